@@ -1,0 +1,301 @@
+"""Where to, as whom, and by which policies: validated before anything happens.
+
+Theory: configuration is a handful of frozen values. A value that exists is a value that works: each constructor
+refuses what cannot, and says what is accepted. Explicit arguments win over the environment.
+
+Invariant: credentials are only ever paired with an origin that is `https`, or plain `http` to this very machine; and a
+`Secret` shows itself to nobody who does not ask by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from ipaddress import ip_address
+from typing import Literal, get_args
+from urllib.parse import urlsplit
+
+import attrs
+
+from ._errors import ConfigurationError
+
+ApiKey = str | Callable[[], str | Awaitable[str]]
+Identity = Literal["both", "identifiers", "flat"]
+OnError = Literal["default", "raise"]
+
+_DATA_CENTERS = frozenset({1, 2, 3, 4, 5, 6, 101})  # api-facts.md, section 2
+_DATA_CENTER = re.compile(r"(?:dc[-_ ]?)?0{0,2}([0-9]{1,3})", re.IGNORECASE | re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
+_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
+_HEADER = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
+_FITS = "must be 1 to 512 printable ASCII characters without spaces (it becomes part of a header)"
+
+
+@attrs.frozen(repr=False, eq=False)
+class Secret:
+    """A string that no repr, log, traceback or pickle shows.
+
+    Attributes are named so that reading one is visible: `secret.reveal()`.
+    """
+
+    _reveal: Callable[[], str]
+
+    @classmethod
+    def of(cls, value: str) -> Secret:
+        return cls(lambda: value)
+
+    def reveal(self) -> str:
+        return self._reveal()
+
+    def fits_header(self, *, without: str = "") -> bool:
+        value = self._reveal()
+        return isinstance(value, str) and _HEADER.fullmatch(value) is not None and not (without and without in value)
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not pickled")
+
+
+def _at_least(bound: float, *, above: bool = False) -> Callable[[object, attrs.Attribute[float], float], None]:
+    def check(owner: object, attribute: attrs.Attribute[float], value: float) -> None:
+        sound = isinstance(value, int | float) and not isinstance(value, bool)
+        if not sound or not (value > bound if above else value >= bound):
+            raise ConfigurationError(
+                f"{type(owner).__name__}.{attribute.name} must be a number {'above' if above else 'from'} {bound}"
+            )
+
+    return check
+
+
+def _within(low: int, high: int) -> Callable[[object, attrs.Attribute[int], int], None]:
+    def check(owner: object, attribute: attrs.Attribute[int], value: int) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigurationError(
+                f"{type(owner).__name__}.{attribute.name} must be a whole number from {low} to {high}"
+            )
+
+    return check
+
+
+def one_of(owner: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raises `ConfigurationError` unless `value` is one of the `allowed` words."""
+    if value not in allowed:
+        raise ConfigurationError(f"{owner}.{name} must be one of {', '.join(map(repr, allowed))}")
+
+
+def _word(kind: object) -> Callable[[object, attrs.Attribute[str], str], None]:
+    def check(owner: object, attribute: attrs.Attribute[str], value: str) -> None:
+        one_of(type(owner).__name__, attribute.name, value, get_args(kind))
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class FetchPolicy:
+    """How `fetch` asks.
+
+    Attributes:
+        deadline: Seconds for everything: waiting, connecting, every attempt, decoding. A page can spare no more than a
+            second; MoEngage publishes no latency (api-facts.md, section 5).
+        attempts: Requests per chunk at the most. Two: one hiccup is survived, an outage is not multiplied.
+        on_error: `"default"` answers their trouble with unmatched entries and a reason; `"raise"` raises it.
+        identity: Where the customer id goes. `"both"`: one body that satisfies the older and the current document;
+            `"identifiers"`: the current one only; `"flat"`: the older one only (design.md, section 3).
+        max_keys: Experience keys per request; MoEngage serves the first 25 and drops the rest silently.
+    """
+
+    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True))
+    attempts: int = attrs.field(default=2, validator=_within(1, 10))
+    on_error: OnError = attrs.field(default="default", validator=_word(OnError))
+    identity: Identity = attrs.field(default="both", validator=_word(Identity))
+    max_keys: int = attrs.field(default=25, validator=_within(1, 25))
+
+
+@attrs.frozen(kw_only=True)
+class BatchPolicy:
+    """How events wait, travel together and end.
+
+    Attributes:
+        linger: Seconds that the oldest waiting event waits for company. One: dashboards do not notice, batches fill.
+        max_elements: Customers per request; MoEngage's documented bound is 100.
+        max_actions: Actions per request. Unpublished; 1,000 keeps a turn of the loop short and a bisection shallow.
+        max_bytes: Bytes per request. 48 KiB fit the default HTTP/2 window, so that an early refusal is always seen.
+        max_pending: Accepted events that are not settled, in flight included.
+        max_pending_bytes: The same in bytes. 8 MiB is memory that any web worker can spare.
+        senders: Requests at the same time. Two: one slow answer does not stop the others.
+        dedup_window: Settled UUIDs that are remembered. It covers a handler that runs twice, not a day.
+        grace: Seconds that leaving takes at the most; below the 10 s after which most supervisors kill.
+        time_to_live: Seconds after which an accepted event is given up, by the wall clock. One day.
+    """
+
+    linger: float = attrs.field(default=1.0, validator=_at_least(0))
+    max_elements: int = attrs.field(default=100, validator=_within(1, 100))
+    max_actions: int = attrs.field(default=1_000, validator=_within(1, 100_000))
+    max_bytes: int = attrs.field(default=49_152, validator=_within(4_096, 1 << 30))
+    max_pending: int = attrs.field(default=10_000, validator=_within(1, 1 << 30))
+    max_pending_bytes: int = attrs.field(default=8_388_608, validator=_within(4_096, 1 << 40))
+    senders: int = attrs.field(default=2, validator=_within(1, 100))
+    dedup_window: int = attrs.field(default=10_000, validator=_within(0, 1 << 30))
+    grace: float = attrs.field(default=5.0, validator=_at_least(0))
+    time_to_live: float = attrs.field(default=86_400.0, validator=_at_least(0, above=True))
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How a failed request is tried again, with full jitter.
+
+    Attributes:
+        initial: Seconds of the first pause at the most; each further one doubles.
+        maximum: Seconds of the longest pause, refused credentials included.
+        budget: Retries that may be owed at once. A retry costs 1, a success gives back 0.1, and time gives back one
+            a second, so that it never starves.
+    """
+
+    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True))
+    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True))
+    budget: int = attrs.field(default=100, validator=_within(1, 1_000_000))
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Where to, and as whom.
+
+    Attributes:
+        base_url: Origin and optional path prefix, without a slash at the end. The only place that credentials go to.
+        workspace_id: User name of Basic authentication, and `MOE-APPKEY`.
+        api_key: The Personalize key, or a callable that supplies it.
+        enabled: Whether anything is sent at all.
+    """
+
+    base_url: str
+    workspace_id: Secret
+    api_key: Secret | Callable[[], str | Awaitable[str]] = attrs.field(repr=False)
+    enabled: bool = True
+
+
+def resolve(
+    workspace_id: Secret | None,
+    api_key: Secret | Callable[[], str | Awaitable[str]] | None,
+    data_center: str | int | None,
+    *,
+    base_url: str | None,
+    enabled: bool,
+    environ: Mapping[str, str],
+) -> Settings:
+    """Joins arguments and environment, the arguments winning.
+
+    Secrets come wrapped, so that the frames of an error show none.
+
+    Raises:
+        ConfigurationError: Something is missing, or is none of what is accepted.
+    """
+    if not enabled or environ.get("MOENGAGE_PERSONALIZE_DISABLED", "").strip().lower() in {"1", "true", "yes", "on"}:
+        return Settings(
+            base_url="https://disabled.invalid", workspace_id=Secret.of("-"), api_key=Secret.of("-"), enabled=False
+        )
+    workspace_id = workspace_id or _from(environ, "MOENGAGE_WORKSPACE_ID")
+    api_key = api_key or _from(environ, "MOENGAGE_PERSONALIZE_API_KEY")
+    if workspace_id is None:
+        raise ConfigurationError("workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID")
+    if api_key is None:
+        raise ConfigurationError("api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY")
+    if not workspace_id.fits_header(without=":"):
+        raise ConfigurationError(f"workspace_id {_FITS}, and no colon")
+    if isinstance(api_key, Secret) and not api_key.fits_header():
+        raise ConfigurationError(f"api_key {_FITS}")
+    return Settings(base_url=_origin(base_url, data_center, environ), workspace_id=workspace_id, api_key=api_key)
+
+
+def _from(environ: Mapping[str, str], name: str) -> Secret | None:
+    return Secret.of(environ[name]) if environ.get(name) else None
+
+
+def _origin(base_url: str | None, data_center: str | int | None, environ: Mapping[str, str]) -> str:
+    if base_url is None and data_center is None:
+        base_url = environ.get("MOENGAGE_PERSONALIZE_BASE_URL") or None
+        data_center = environ.get("MOENGAGE_DATA_CENTER") or None
+    if base_url is not None:
+        return parse_base_url(base_url)
+    if data_center is None:
+        raise ConfigurationError(
+            "data_center is missing: pass it (01 to 06, or 101; the number in the address of your MoEngage dashboard),"
+            " or set MOENGAGE_DATA_CENTER"
+        )
+    return f"https://sdk-{parse_data_center(data_center)}.moengage.com"
+
+
+def parse_data_center(data_center: str | int) -> str:
+    """Returns the data centre as MoEngage writes it: `"01"` to `"06"`, or `"101"`.
+
+    Raises:
+        ConfigurationError: It is none of them. The text that was passed is not repeated.
+    """
+    found = _DATA_CENTER.fullmatch(data_center if isinstance(data_center, str) else str(data_center))
+    number = int(found[1]) if found and not isinstance(data_center, bool) else 0
+    if number not in _DATA_CENTERS:
+        raise ConfigurationError("data_center is none of MoEngage's: use 01 to 06, or 101 (1 and 'dc-01' are accepted)")
+    return f"{number:02d}"
+
+
+def parse_base_url(base_url: str) -> str:
+    """Returns the base URL without a slash at its end.
+
+    Raises:
+        ConfigurationError: It is no plain `https://host[:port][/prefix]`, or `http` to anything but loopback.
+    """
+    wrong = ConfigurationError(
+        "base_url must look like https://host[:port][/path], without user name, query, fragment or spaces"
+    )
+    try:
+        parts = urlsplit(base_url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise wrong from None
+    literal = f"[{host}]" if ":" in host else host
+    location = literal if port is None else f"{literal}:{port}"
+    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or not _PATH.fullmatch(parts.path):
+        raise wrong
+    if base_url.lower() != f"{parts.scheme}://{location}{parts.path}".lower() or not _is_host(host):
+        raise wrong
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError("base_url must be https: plain http is for loopback addresses only")
+    return f"{parts.scheme}://{location}{parts.path.rstrip('/')}"
+
+
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        try:
+            return ip_address(host).version == 6 and "%" not in host
+        except ValueError:
+            return False
+    return _HOST.fullmatch(host) is not None and ".." not in host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def current_api_key(api_key: Secret | Callable[[], str | Awaitable[str]]) -> Secret:
+    """Asks for the key, as it is now.
+
+    Raises:
+        ConfigurationError: The callable failed, or supplied what cannot stand in a header.
+    """
+    if isinstance(api_key, Secret):
+        return api_key
+    try:
+        supplied = api_key()
+        key = Secret.of(await supplied if inspect.isawaitable(supplied) else supplied)
+    except Exception as error:
+        raise ConfigurationError(f"the api_key callable raised {type(error).__name__}") from None
+    finally:
+        supplied = ""  # the frame of an error below must not hold the key
+    if not key.fits_header():
+        raise ConfigurationError(f"the api_key callable must return what {_FITS}")
+    return key

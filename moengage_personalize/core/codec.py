@@ -1,0 +1,80 @@
+"""JSON, by orjson where it is installed and by the standard library elsewhere, with one outcome.
+
+Invariant: both accept the same values and mean the same by them (a test compares them). Text must be encodable as
+UTF-8, numbers must be finite, and what JSON has no word for is refused rather than guessed. Errors are fresh: theirs
+would quote the payload.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+from .._errors import InvalidInputError
+
+try:
+    import orjson
+except ImportError:  # pragma: no cover - one of the two test runs
+    orjson = None  # type: ignore[assignment]
+
+_plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_SCALARS = frozenset({str, int, bool, type(None)})
+
+
+def encode(value: Any, what: str) -> bytes:
+    """Encodes a JSON value compactly.
+
+    Args:
+        value: Built of dict (with str keys), list, tuple, str, int, float, bool and None.
+        what: What it is, for the message of the error.
+
+    Raises:
+        InvalidInputError: It is not JSON.
+    """
+    if not _is_json(value, 0):
+        raise InvalidInputError(
+            f"{what} must be JSON: dicts with text keys, lists, text, finite numbers, booleans and None,"
+            " no deeper than 64 levels and without lone surrogates"
+        )
+    return _dumps(value)
+
+
+def _is_json(value: Any, depth: int) -> bool:
+    kind = type(value)
+    if kind is str:
+        return value.isascii() or _encodable(value)
+    if kind in _SCALARS:
+        return True
+    if kind is float:
+        return isfinite(value)
+    if depth == 64:
+        return False
+    if isinstance(value, dict):
+        return all(type(key) is str and _is_json(key, 0) and _is_json(item, depth + 1) for key, item in value.items())
+    return isinstance(value, list | tuple) and all(_is_json(item, depth + 1) for item in value)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stdlib_dumps(value: Any) -> bytes:
+    return _plain(value).encode()
+
+
+def _orjson_dumps(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # an integer beyond 64 bits
+        return _stdlib_dumps(value)
+
+
+_dumps: Callable[[Any], bytes] = _stdlib_dumps if orjson is None else _orjson_dumps
+loads: Callable[[bytes | str], Any] = json.loads if orjson is None else orjson.loads
+"""Decodes JSON; raises ValueError (and, for absurd depth, RecursionError)."""
