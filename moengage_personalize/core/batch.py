@@ -1,0 +1,189 @@
+"""Accepted events, and the requests they travel in.
+
+Theory: an event is a `Record`: its action is bytes from the moment it was accepted, and every request that it ever
+travels in joins those same bytes. A `Batch` is one request: at most one element per customer, its records in order.
+Splitting a batch regroups records, never bytes.
+
+Invariant: `Batch.size` is `len(Batch.encode())`. A packed batch keeps within its bounds, save that an empty request
+takes one record however large. Halves contain every record of the whole, once, in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import attrs
+
+from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size, encode_element, encode_events
+
+if TYPE_CHECKING:
+    from .buffer import Lane
+
+
+class State(Enum):
+    """Where an accepted event is. It only ever moves forward."""
+
+    WAITING = "waiting"
+    IN_FLIGHT = "in flight"
+    SETTLED = "settled"
+
+
+@attrs.define(eq=False, repr=False)
+class Record:
+    """One accepted event.
+
+    Attributes:
+        seq: Its place in the order of acceptance.
+        event_uuid: Born once; the same wherever the event goes.
+        lane: Its customer's.
+        action: The encoded action.
+        impression: Whether it may be shed before a click.
+        attributes: The user attributes that belong to it, and those of shed predecessors.
+        offset: The user's timezone offset in seconds.
+        accepted_at: Monotonic seconds.
+        accepted_wall: Epoch seconds, for the time to live.
+        size: Bytes of action and attributes.
+        state: Where it is.
+    """
+
+    seq: int
+    event_uuid: str
+    lane: Lane
+    action: bytes
+    impression: bool
+    attributes: Attributes | None
+    offset: int | None
+    accepted_at: float
+    accepted_wall: float
+    size: int
+    state: State = State.WAITING
+
+
+@attrs.frozen(eq=False, repr=False)
+class Element:
+    """One customer's share of a request.
+
+    Attributes:
+        customer: The encoded customer id.
+        offset: The timezone offset that all its records share.
+        records: In order of acceptance.
+        attributes: Of all records, later over earlier.
+    """
+
+    customer: bytes
+    offset: int | None
+    records: tuple[Record, ...]
+    attributes: Attributes | None
+
+    @property
+    def size(self) -> int:
+        actions = sum(len(record.action) for record in self.records) + len(self.records) - 1
+        return element_size(self.customer, self.offset) + attributes_size(self.attributes) + actions
+
+    def encode(self) -> bytes:
+        return encode_element(self.customer, self.attributes, self.offset, [record.action for record in self.records])
+
+    def part(self, records: tuple[Record, ...]) -> Element:
+        """The same element with some of its records; without attributes if it has none itself."""
+        return Element(self.customer, self.offset, records, self.attributes and _merged(records))
+
+
+@attrs.frozen(eq=False, repr=False)
+class Batch:
+    """One request's worth of events."""
+
+    elements: tuple[Element, ...]
+
+    @property
+    def records(self) -> Iterator[Record]:
+        return (record for element in self.elements for record in element.records)
+
+    @property
+    def count(self) -> int:
+        return sum(len(element.records) for element in self.elements)
+
+    @property
+    def size(self) -> int:
+        return REQUEST_SIZE + sum(element.size for element in self.elements) + len(self.elements) - 1
+
+    @property
+    def has_attributes(self) -> bool:
+        return any(element.attributes for element in self.elements)
+
+    def encode(self) -> bytes:
+        return encode_events(element.encode() for element in self.elements)
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Splits the actions in two, the larger half first; a batch of one cannot be split."""
+        middle = (self.count + 1) // 2
+        first: list[Element] = []
+        second: list[Element] = []
+        for element in self.elements:
+            if middle > 0:
+                first.append(element.part(element.records[:middle]))
+            if middle < len(element.records):
+                second.append(element.part(element.records[max(middle, 0) :]))
+            middle -= len(element.records)
+        return Batch(tuple(first)), Batch(tuple(second))
+
+    def only(self, kept: set[Record]) -> Batch:
+        """The same batch with some of its records."""
+        parts = (element.part(tuple(r for r in element.records if r in kept)) for element in self.elements)
+        return Batch(tuple(part for part in parts if part.records))
+
+    def without_attributes(self) -> Batch:
+        return Batch(tuple(attrs.evolve(element, attributes=None) for element in self.elements))
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self.count} actions for {len(self.elements)} customers, {self.size} bytes>"
+
+
+def _merged(records: tuple[Record, ...]) -> Attributes | None:
+    merged: Attributes = {}
+    for record in records:
+        if record.attributes:
+            merged.update(record.attributes)
+    return merged or None
+
+
+class Packing:
+    """A request under construction: takes from lanes what still fits, to the byte."""
+
+    def __init__(self, *, max_bytes: int, max_elements: int, max_actions: int) -> None:
+        self._room = max_bytes - REQUEST_SIZE
+        self._elements_left = max_elements
+        self._actions_left = max_actions
+        self._elements: list[Element] = []
+
+    def add(self, customer: bytes, waiting: deque[Record]) -> tuple[Record, ...]:
+        """Moves the records that fit from the left of `waiting` into a new element; returns them."""
+        if self._elements_left == 0 or self._actions_left == 0:
+            return ()
+        offset = waiting[0].offset
+        frame = element_size(customer, offset) + bool(self._elements)
+        actions = 0
+        merged: Attributes = {}
+        attributes_bytes = 0
+        taken: list[Record] = []
+        while waiting and len(taken) < self._actions_left:
+            record = waiting[0]
+            together = merged | record.attributes if record.attributes else merged
+            with_attributes = attributes_size(together) if record.attributes else attributes_bytes
+            grown = actions + len(record.action) + bool(taken)
+            fits = frame + grown + with_attributes <= self._room
+            if record.offset != offset or not (fits or (not self._elements and not taken)):
+                break
+            taken.append(waiting.popleft())
+            actions, merged, attributes_bytes = grown, together, with_attributes
+        if taken:
+            self._elements.append(Element(customer, offset, tuple(taken), merged or None))
+            self._room -= frame + actions + attributes_bytes
+            self._elements_left -= 1
+            self._actions_left -= len(taken)
+        return tuple(taken)
+
+    def finish(self) -> Batch | None:
+        return Batch(tuple(self._elements)) if self._elements else None

@@ -1,0 +1,424 @@
+"""Where accepted events wait, one lane per customer.
+
+Theory. An accepted event is in exactly one of three states, and only moves forward::
+
+    offer ──▶ WAITING ──take──▶ IN FLIGHT ──settle──▶ SETTLED (delivered, rejected, dropped, forgotten)
+                 └────────────── shed, expired, forgotten ──────▲
+
+A customer's events form a lane. A lane is *ready* when it has waiting events and none in flight, so at most one
+request per customer is under way and order within a customer holds; customers go in parallel. Ready lanes stand in a
+heap by their oldest event. A batch is due when the ready lanes fill a request, or when the oldest ready event has
+lingered, or when a flush is waiting for it.
+
+Invariants:
+
+* A UUID is known while it is waiting, in flight, or among the last `dedup_window` delivered and rejected ones. A
+  dropped one may come again.
+* `pending` and `pending_bytes` count waiting and in flight, and keep within their bounds after every call.
+* Under pressure the oldest waiting impression goes first. A click is never shed; if there is nothing to shed, the
+  newcomer is turned away at the door.
+* A shed event hands its user attributes to its customer's next waiting event, if there is one.
+* The balance of `_report` holds after every call.
+
+Every call is synchronous, O(1) amortized (take and settle: per event; a new lane: O(log lanes)).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from math import inf
+from typing import Any
+
+import attrs
+
+from .._config import BatchPolicy
+from .._events import Admission
+from .._report import DropReason
+from .batch import Batch, Packing, Record, State
+from .codec import encode
+from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
+
+
+@attrs.define(eq=False, repr=False)
+class Lane:
+    """One customer's events.
+
+    Attributes:
+        customer_id: Whose.
+        customer: The same, encoded.
+        waiting: Oldest first.
+        waiting_bytes: Sum of their sizes.
+        in_flight: How many are on their way.
+    """
+
+    customer_id: str
+    customer: bytes
+    waiting: deque[Record] = attrs.field(factory=deque)
+    waiting_bytes: int = 0
+    in_flight: int = 0
+
+
+class Fate(Enum):
+    """How an accepted event ended."""
+
+    DELIVERED = "delivered"
+    REJECTED = "rejected"
+    DROPPED = "dropped"
+    FORGOTTEN = "forgotten"
+
+
+@attrs.define(eq=False)
+class Barrier:
+    """What a flush waits for: every event accepted up to `mark`.
+
+    Attributes:
+        mark: The last event's place in the order of acceptance.
+        remaining: How many of them are not settled.
+    """
+
+    mark: int
+    remaining: int
+
+
+class Buffer:
+    """The buffer. See the module's docstring."""
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self._policy = policy
+        self._seq = 0
+        self._known: dict[str, Record | None] = {}  # None: settled, and still in the dedup window
+        self._settled: deque[str] = deque()
+        self._lanes: dict[str, Lane] = {}
+        self._ready: list[tuple[int, Lane]] = []  # a heap; an entry is stale unless its lane is ready with that head
+        self._ready_lanes = 0
+        self._ready_actions = 0
+        self._ready_bytes = 0
+        self._impressions: deque[Record] = deque()  # in order of acceptance; those not waiting any more are passed over
+        self._barriers: list[Barrier] = []
+        self._draining = False
+        self.stirred = False  # something became due earlier than whoever sleeps on `due` can know; the reader clears it
+        self.pending = 0
+        self.pending_bytes = 0
+        self.waiting = 0
+        self.accepted = self.duplicate = self.unmatched = self.refused = self.dropped_at_the_door = 0
+        self.delivered = self.rejected = self.forgotten = 0
+        self.dropped: Counter[DropReason] = Counter()
+
+    # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def offer(
+        self,
+        customer_id: str,
+        event_uuid: str,
+        action: bytes,
+        impression: bool,  # noqa: FBT001 - the hot path passes by position
+        attributes: Attributes | None,
+        offset: int | None,
+        now: float,
+        wall: float,
+    ) -> Admission:
+        """Takes an event on, unless it is known, too large, or finds no room."""
+        if event_uuid in self._known:
+            self.duplicate += 1
+            return Admission.DUPLICATE
+        policy = self._policy
+        size = len(action) + (attributes_size(attributes) if attributes else 0)
+        lane = self._lanes.get(customer_id)
+        if lane is None:
+            lane = Lane(customer_id, encode(customer_id, "customer_id"))
+        near = size + len(lane.customer) > policy.max_bytes - 80  # only then is the exact size worth its price
+        if near and REQUEST_SIZE + element_size(lane.customer, offset) + size > policy.max_bytes:
+            self.refused += 1
+            return Admission.REFUSED
+        self._lanes[customer_id] = lane
+        self._seq = seq = self._seq + 1
+        record = Record(seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size)
+        self._known[event_uuid] = record
+        if impression:
+            self._impressions.append(record)
+        lane.waiting.append(record)
+        lane.waiting_bytes += size
+        self.waiting += 1
+        self.pending += 1
+        self.pending_bytes += size
+        if not lane.in_flight:
+            if len(lane.waiting) == 1:
+                self._enter_ready(lane)
+            else:
+                self._ready_actions += 1
+                self._ready_bytes += size
+                filled = self._ready_bytes >= policy.max_bytes > self._ready_bytes - size
+                if filled or self._ready_actions == policy.max_actions:
+                    self.stirred = True
+        self.accepted += 1
+        if self.pending > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+            return self._make_room(record)
+        return Admission.ACCEPTED
+
+    def _make_room(self, newcomer: Record) -> Admission:
+        policy = self._policy
+        while self.pending > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+            victim = self._oldest_impression()
+            if victim is None or victim is newcomer:
+                self._withdraw(newcomer)
+                self.accepted -= 1
+                self.dropped_at_the_door += 1
+                return Admission.DROPPED
+            self._withdraw(victim)
+            self.dropped[DropReason.OVERFLOW] += 1
+        return Admission.ACCEPTED
+
+    def _oldest_impression(self) -> Record | None:
+        self._trim_impressions()
+        return self._impressions[0] if self._impressions else None
+
+    def _trim_impressions(self) -> None:
+        impressions = self._impressions
+        while impressions and impressions[0].state is not State.WAITING:
+            impressions.popleft()
+        if len(impressions) > 2 * self.waiting + 64:
+            self._impressions = deque(record for record in impressions if record.state is State.WAITING)
+
+    # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def due(self) -> float:
+        """Returns when the next batch should leave, in monotonic seconds; `-inf`: at once; `inf`: there is none."""
+        lane = self._oldest_ready()
+        if lane is None:
+            return inf
+        policy = self._policy
+        full = (
+            self._ready_bytes >= policy.max_bytes
+            or self._ready_lanes >= policy.max_elements
+            or self._ready_actions >= policy.max_actions
+        )
+        oldest = lane.waiting[0]
+        if full or self._draining or any(oldest.seq <= barrier.mark for barrier in self._barriers):
+            return -inf
+        return oldest.accepted_at + policy.linger
+
+    def take(self, wall: float, *, max_bytes: int | None = None) -> Batch | None:
+        """Packs the oldest ready events into one request and puts them in flight.
+
+        Args:
+            wall: Epoch seconds; what has outlived its time to live is dropped instead.
+            max_bytes: A lower bound than the policy's, if the server has asked for smaller requests.
+        """
+        policy = self._policy
+        packing = Packing(
+            max_bytes=min(max_bytes or policy.max_bytes, policy.max_bytes),
+            max_elements=policy.max_elements,
+            max_actions=policy.max_actions,
+        )
+        while (lane := self._oldest_ready()) is not None:
+            if self._expire(lane, wall):
+                continue
+            taken = packing.add(lane.customer, lane.waiting)
+            if not taken:
+                break
+            heapq.heappop(self._ready)
+            size = 0
+            for record in taken:
+                record.state = State.IN_FLIGHT
+                size += record.size
+            self._leave_ready(lane, len(taken), size)
+        self._trim_impressions()
+        return packing.finish()
+
+    def _expire(self, lane: Lane, wall: float) -> bool:
+        oldest = lane.waiting[0]
+        if wall - oldest.accepted_wall <= self._policy.time_to_live:
+            return False
+        self._withdraw(oldest)
+        self.dropped[DropReason.EXPIRED] += 1
+        return True
+
+    def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
+        """Ends events that are in flight."""
+        for record in records:
+            record.state = State.SETTLED
+            self._count_settled(record)
+            self._remember(record, fate)
+            match fate:
+                case Fate.DELIVERED:
+                    self.delivered += 1
+                case Fate.REJECTED:
+                    self.rejected += 1
+                case Fate.FORGOTTEN:
+                    self.forgotten += 1
+                case Fate.DROPPED:
+                    self.dropped[reason or DropReason.CLOSED] += 1
+            lane = record.lane
+            lane.in_flight -= 1
+            if not lane.in_flight:
+                if lane.waiting:
+                    self._enter_ready(lane)
+                else:
+                    del self._lanes[lane.customer_id]
+
+    def abandon(self, reason: DropReason) -> None:
+        """Drops everything that is still pending: the end."""
+        for record in [record for record in self._known.values() if record is not None]:
+            if record.state is State.WAITING:
+                self._withdraw(record)
+                self.dropped[reason] += 1
+            else:
+                self.settle((record,), Fate.DROPPED, reason)
+
+    def forget(self, customer_id: str) -> tuple[int, int]:
+        """Drops a customer's waiting events; returns how many, and how many are in flight and cannot be called back."""
+        lane = self._lanes.get(customer_id)
+        if lane is None:
+            return 0, 0
+        waiting, in_flight = len(lane.waiting), lane.in_flight
+        for record in list(lane.waiting):
+            record.attributes = None
+            self._withdraw(record)
+        self.forgotten += waiting
+        return waiting, in_flight
+
+    # ── flushing ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def barrier(self) -> Barrier:
+        """Makes everything accepted so far due at once, and counts it down."""
+        barrier = Barrier(self._seq, self.pending)
+        if barrier.remaining:
+            self._barriers.append(barrier)
+        return barrier
+
+    def lift(self, barrier: Barrier) -> None:
+        """Nobody waits for the barrier any more."""
+        if barrier in self._barriers:
+            self._barriers.remove(barrier)
+
+    def drain(self) -> None:
+        """Makes everything due at once, from now on."""
+        self._draining = True
+
+    # ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def offered(self) -> int:
+        return self.accepted + self.duplicate + self.unmatched + self.refused + self.dropped_at_the_door
+
+    def oldest_age(self, now: float) -> float:
+        """Seconds that the oldest waiting event has waited; a scan, for people and dashboards."""
+        return max((now - lane.waiting[0].accepted_at for lane in self._lanes.values() if lane.waiting), default=0.0)
+
+    def counts(self) -> dict[str, Any]:
+        """The counters, under the names of `DeliveryReport`."""
+        return {
+            "offered": self.offered,
+            "accepted": self.accepted,
+            "duplicate": self.duplicate,
+            "unmatched": self.unmatched,
+            "refused": self.refused,
+            "dropped_at_the_door": self.dropped_at_the_door,
+            "delivered": self.delivered,
+            "rejected": self.rejected,
+            "dropped": self.dropped.total(),
+            "forgotten": self.forgotten,
+            "pending": self.pending,
+            "dropped_by_reason": {reason.value: count for reason, count in self.dropped.items()},
+        }
+
+    def lanes(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    def __repr__(self) -> str:
+        return (
+            f"<Buffer {self.waiting} waiting, {self.pending - self.waiting} in flight, {self.pending_bytes} bytes,"
+            f" {len(self._lanes)} customers, {self._ready_lanes} ready>"
+        )
+
+    # ── lanes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _enter_ready(self, lane: Lane) -> None:
+        heapq.heappush(self._ready, (lane.waiting[0].seq, lane))
+        self._ready_lanes += 1
+        self._ready_actions += len(lane.waiting)
+        self._ready_bytes += lane.waiting_bytes
+        if self._ready_lanes in (1, self._policy.max_elements) or self._ready_bytes >= self._policy.max_bytes:
+            self.stirred = True
+        if len(self._ready) > 2 * self._ready_lanes + 64:
+            self._ready = [
+                (each.waiting[0].seq, each) for each in self._lanes.values() if each.waiting and not each.in_flight
+            ]
+            heapq.heapify(self._ready)
+
+    def _leave_ready(self, lane: Lane, taken: int, size: int) -> None:
+        self._ready_lanes -= 1
+        self._ready_actions -= taken + len(lane.waiting)
+        self._ready_bytes -= lane.waiting_bytes
+        lane.waiting_bytes -= size
+        lane.in_flight = taken
+        self.waiting -= taken
+
+    def _oldest_ready(self) -> Lane | None:
+        ready = self._ready
+        while ready:
+            seq, lane = ready[0]
+            if not lane.waiting or lane.in_flight:
+                heapq.heappop(ready)
+            elif lane.waiting[0].seq != seq:  # its head was shed
+                heapq.heapreplace(ready, (lane.waiting[0].seq, lane))
+            else:
+                return lane
+        return None
+
+    def _withdraw(self, record: Record) -> None:
+        """Takes a waiting record out of its lane, as if it had never come; its attributes go to its successor."""
+        lane, waiting = record.lane, record.lane.waiting
+        ready = not lane.in_flight
+        if waiting[0] is record:
+            waiting.popleft()
+            successor = waiting[0] if waiting else None
+        else:
+            place = waiting.index(record)
+            del waiting[place]
+            successor = waiting[place] if place < len(waiting) else None
+        self._resize(lane, -record.size)
+        if ready:
+            self._ready_actions -= 1
+            self._ready_lanes -= not waiting
+        if record.attributes and successor is not None:
+            self._inherit(successor, record.attributes)
+        if not waiting and not lane.in_flight:
+            del self._lanes[lane.customer_id]
+        record.state = State.SETTLED
+        self.waiting -= 1
+        self._count_settled(record)
+        del self._known[record.event_uuid]
+
+    def _inherit(self, heir: Record, attributes: Attributes) -> None:
+        merged = attributes | (heir.attributes or {})
+        growth = attributes_size(merged) - attributes_size(heir.attributes)
+        size = REQUEST_SIZE + element_size(heir.lane.customer, heir.offset) + heir.size + growth
+        if size <= self._policy.max_bytes:
+            heir.attributes = merged
+            heir.size += growth
+            self.pending_bytes += growth
+            self._resize(heir.lane, growth)
+
+    def _resize(self, lane: Lane, growth: int) -> None:
+        lane.waiting_bytes += growth
+        if not lane.in_flight:
+            self._ready_bytes += growth
+
+    def _count_settled(self, record: Record) -> None:
+        self.pending -= 1
+        self.pending_bytes -= record.size
+        for barrier in self._barriers:
+            barrier.remaining -= record.seq <= barrier.mark
+
+    def _remember(self, record: Record, fate: Fate) -> None:
+        if fate in (Fate.DROPPED, Fate.FORGOTTEN) or not self._policy.dedup_window:
+            del self._known[record.event_uuid]
+            return
+        self._known[record.event_uuid] = None
+        self._settled.append(record.event_uuid)
+        if len(self._settled) > self._policy.dedup_window:
+            self._known.pop(self._settled.popleft(), None)

@@ -1,0 +1,296 @@
+"""One batch's way to MoEngage: send, sleep, split, bisect, settle.
+
+Theory. A delivery is a stack of pieces, at first the whole batch. Its driver asks `next` what to do, does it, and
+reports what came of a request to `answered`; the machine never acts by itself::
+
+    2xx                      the piece is delivered
+    400, 422                  two or more: bisect. One: once more without its user attributes, then rejected
+    413                       two or more: split, and remember the ceiling. One: as above
+    401, 403, unexpected      the circuit opens; the piece stays
+    408, 429, 5xx, no answer  sleep, and again; 429 and Retry-After make everybody sleep
+    5xx twice, others succeed split and park: it holds no sender any more
+
+A refused piece whose left half was accepted has its culprit in the right half: that is bisected without being sent (a
+bisection with memory). Every single event is sent by itself before it is rejected. As long as these credentials never
+had a success, the cause of a refusal may be configuration: up to three refused singles are put aside, and either a
+success among the rest convicts them, or the whole delivery is *held* and probes as the circuit allows.
+
+Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. Pieces leave in
+the order of the batch. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1 requests (one
+more if it has attributes) and is the only loss.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, assert_never
+
+import attrs
+
+from .._config import RetryPolicy
+from .._report import DropReason
+from .batch import Batch, Record
+from .buffer import Fate
+from .circuit import MAX_SERVER_PAUSE, Circuit
+
+PARK_AFTER: Final = 2
+HOLD_AFTER: Final = 3
+
+# ── what is asked of the driver ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Send:
+    """Send this, and report to `answered`."""
+
+    batch: Batch
+
+
+@attrs.frozen
+class Sleep:
+    """Ask again at `until` (monotonic seconds), or when anything changed; parked: without holding a sender."""
+
+    until: float
+    parked: bool
+
+
+@attrs.frozen
+class Settle:
+    """These records have met their fate."""
+
+    records: tuple[Record, ...]
+    fate: Fate
+    reason: DropReason | None = None
+    rejection: Refused | TooLarge | None = None
+
+
+@attrs.frozen
+class Done:
+    """Every record has met its fate."""
+
+
+Command = Send | Sleep | Settle | Done
+
+# ── what the driver reports ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class Delivered:
+    """2xx."""
+
+
+@attrs.frozen
+class Refused:
+    """400 or 422: something in the request is not acceptable."""
+
+    status: int
+    description: str | None = None
+
+
+@attrs.frozen
+class TooLarge:
+    """413."""
+
+    status: int = 413
+    description: str | None = None
+
+
+@attrs.frozen
+class Denied:
+    """401, 403, or a status that only a wrong configuration explains."""
+
+    status: int
+
+
+@attrs.frozen
+class Unavailable:
+    """408, 429, 5xx, or no answer at all (status None); `retry_after` in seconds if the server named it."""
+
+    status: int | None = None
+    retry_after: float | None = None
+
+
+Answer = Delivered | Refused | TooLarge | Denied | Unavailable
+
+
+@attrs.define(eq=False)
+class _Piece:
+    batch: Batch
+    sibling: _Piece | None = None  # the right half, if this is the left half of a refused piece
+    guilty: bool = False  # a refused piece's culprit must be here, since it is not in the other half
+    whole: Batch | None = None  # with the user attributes that were taken off
+    refusal: Refused | None = None
+    server_errors: int = 0
+    successes_then: int = 0
+
+
+class Delivery:
+    """The machine. See the module's docstring."""
+
+    def __init__(self, batch: Batch, circuit: Circuit, retrying: RetryPolicy, *, time_to_live: float) -> None:
+        self._stack = [_Piece(batch)]
+        self._settled: deque[Settle] = deque()
+        self._circuit = circuit
+        self._retrying = retrying
+        self._time_to_live = time_to_live
+        self._failures = 0
+        self._wake_at = 0.0
+        self._parked = False
+        self._aside: list[_Piece] = []
+        self._held = False
+        self.requests = 0
+        self.retries = 0
+        self.attributes_refused = 0
+
+    def next(self, now: float, wall: float) -> Command:
+        """Returns what to do now.
+
+        Args:
+            now: Monotonic seconds.
+            wall: Epoch seconds.
+        """
+        self._prepare(wall)
+        if self._settled:
+            return self._settled.popleft()
+        if not self._stack:
+            return Done()
+        if self._held and self._circuit.proven:
+            self._held, self._wake_at = False, now
+        wake_at = max(self._wake_at, self._circuit.ready_at(now))
+        if wake_at > now:
+            return Sleep(wake_at, self._parked or self._held)
+        self._circuit.leaving()
+        self.requests += 1
+        return Send(self._stack[-1].batch)
+
+    def answered(self, answer: Answer, now: float, jitter: float) -> None:
+        """Takes note of what came of the last `Send`.
+
+        Args:
+            answer: What came.
+            now: Monotonic seconds.
+            jitter: A number in [0, 1).
+        """
+        self._circuit.returned()
+        piece = self._stack[-1]
+        match answer:
+            case Delivered():
+                self._delivered(piece)
+            case Refused():
+                self._refused(piece, answer, now, jitter)
+            case TooLarge():
+                self._too_large(piece, answer)
+            case Denied(status):
+                self._circuit.refused(status, now, jitter)
+                self.retries += 1
+            case Unavailable():
+                self._unavailable(piece, answer, now, jitter)
+            case _:
+                assert_never(answer)
+
+    # ── before a request ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _prepare(self, wall: float) -> None:
+        while self._stack:
+            piece = self._stack[-1]
+            self._expire(piece, wall)
+            if not piece.batch.elements:
+                self._stack.pop()
+            elif piece.batch.count > 1 and (piece.guilty or piece.batch.size > self._circuit.ceiling):
+                self._split(piece, guilty=piece.guilty)
+            else:
+                return
+
+    def _expire(self, piece: _Piece, wall: float) -> None:
+        expired = tuple(r for r in piece.batch.records if wall - r.accepted_wall > self._time_to_live)
+        if expired:
+            piece.batch = piece.batch.only(set(piece.batch.records) - set(expired))
+            piece.sibling = None  # what is left is not what was refused
+            self._settled.append(Settle(expired, Fate.DROPPED, DropReason.EXPIRED))
+
+    def _split(self, piece: _Piece, *, guilty: bool = False) -> None:
+        self._stack.pop()
+        left, right = piece.batch.halves()
+        other = _Piece(right)
+        self._stack += [other, _Piece(left, sibling=other if guilty else None)]
+
+    # ── after an answer ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _delivered(self, piece: _Piece) -> None:
+        self._stack.pop()
+        self._circuit.succeeded()
+        self._failures = 0
+        if piece.sibling is not None:
+            piece.sibling.guilty = True
+        self.attributes_refused += piece.whole is not None
+        self._settled.append(Settle(tuple(piece.batch.records), Fate.DELIVERED))
+        for convicted in self._aside:
+            self._settled.append(Settle(tuple(convicted.batch.records), Fate.REJECTED, rejection=convicted.refusal))
+        self._aside.clear()
+
+    def _refused(self, piece: _Piece, answer: Refused, now: float, jitter: float) -> None:
+        if self._held:
+            self._circuit.refused(answer.status, now, jitter)
+        if piece.batch.count > 1:
+            self._split(piece, guilty=True)
+        elif not self._stripped(piece):
+            if self._circuit.proven:
+                self._reject(piece, answer)
+            else:
+                self._put_aside(piece, answer, now, jitter)
+
+    def _too_large(self, piece: _Piece, answer: TooLarge) -> None:
+        if piece.batch.count > 1:
+            self._circuit.too_large(piece.batch.size)
+            self._split(piece)
+        elif not self._stripped(piece):
+            self._reject(piece, answer)
+
+    def _stripped(self, piece: _Piece) -> bool:
+        """Takes the user attributes off, if there are any, for one more try."""
+        if not piece.batch.has_attributes:
+            return False
+        piece.whole, piece.batch = piece.batch, piece.batch.without_attributes()
+        return True
+
+    def _reject(self, piece: _Piece, answer: Refused | TooLarge) -> None:
+        self._stack.pop()
+        self._settled.append(Settle(tuple(piece.batch.records), Fate.REJECTED, rejection=answer))
+
+    def _put_aside(self, piece: _Piece, answer: Refused, now: float, jitter: float) -> None:
+        piece.batch, piece.whole, piece.refusal = piece.whole or piece.batch, None, answer
+        self._aside.append(self._stack.pop())
+        if self._held or len(self._aside) == HOLD_AFTER or not self._stack:
+            self._stack += reversed(self._aside)
+            self._aside.clear()
+            if not self._held:
+                self._held = True
+                self._circuit.refused(answer.status, now, jitter)
+
+    def _unavailable(self, piece: _Piece, answer: Unavailable, now: float, jitter: float) -> None:
+        self._circuit.failing = True
+        self.retries += 1
+        longest = min(self._retrying.maximum, self._retrying.initial * 2 ** min(self._failures, 30))
+        self._failures += 1
+        pause = jitter * longest
+        if answer.retry_after is not None:  # a minimum, and some chance, lest everybody returns at once
+            pause = min(answer.retry_after, MAX_SERVER_PAUSE) + jitter * self._retrying.initial
+        self._wake_at = now + max(pause, self._circuit.budget.spend(now))
+        if answer.status == 429 or answer.retry_after is not None:
+            self._circuit.throttled(self._wake_at)
+        elif answer.status is not None and answer.status >= 500:
+            self._consider_parking(piece)
+
+    def _consider_parking(self, piece: _Piece) -> None:
+        if not piece.server_errors:
+            piece.successes_then = self._circuit.successes
+        piece.server_errors += 1
+        if piece.server_errors >= PARK_AFTER and self._circuit.successes > piece.successes_then:
+            self._parked = True
+            piece.server_errors = 0
+            if piece.batch.count > 1:
+                self._split(piece)
+
+    def __repr__(self) -> str:
+        state = "held" if self._held else "parked" if self._parked else "under way"
+        return f"<Delivery {state}, {sum(p.batch.count for p in self._stack)} actions in {len(self._stack)} pieces>"
