@@ -23,6 +23,8 @@ class DropReason(StrEnum):
     """Its time to live was over."""
     CLOSED = "closed"
     """The client was closed, or its event loop ended, before it could be delivered."""
+    INTERNAL = "internal error"
+    """A bug of ours; the log names it."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,9 +1,9 @@
 """What all senders of events have learned together about the way to MoEngage.
 
 Theory: a refused key or a used-up quota concerns every sender, so it is remembered once. The circuit is *closed* as
-long as requests are answered. Refused credentials (or a refused single event before these credentials ever had a success)
-*open* it: one probe at a time goes out, after pauses that grow to `RetryPolicy.maximum`; any success closes it. 429
-and 503 make everybody pause for as long as the server asks.
+long as requests are answered. Refused credentials (or a refused single event before these credentials ever had a
+success) *open* it: one probe at a time goes out, after pauses that grow to `RetryPolicy.maximum`; any success closes
+it. 429 and `Retry-After` make everybody pause for as long as the server asks.
 
 Invariants: while open, at most one request is out, and at most one per pause; the remembered ceiling stays within
 4 KiB and the policy's `max_bytes`; a retry is paid from one budget, which never starves.

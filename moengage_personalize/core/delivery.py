@@ -154,14 +154,17 @@ class Delivery:
             return self._settled.popleft()
         if not self._stack:
             return Done()
-        if self._held and self._circuit.proven:
-            self._held, self._wake_at = False, now
-        wake_at = max(self._wake_at, self._circuit.ready_at(now))
+        wake_at = self.ready_at(now)
         if wake_at > now:
             return Sleep(wake_at, self._parked or self._held)
+        self._held = self._held and not self._circuit.proven
         self._circuit.leaving()
         self.requests += 1
         return Send(self._stack[-1].batch)
+
+    def ready_at(self, now: float) -> float:
+        """Returns when the next request may leave, in monotonic seconds; `inf`: not before something changes."""
+        return max(self._wake_at, self._circuit.ready_at(now))
 
     def answered(self, answer: Answer, now: float, jitter: float) -> None:
         """Takes note of what came of the last `Send`.

@@ -1,0 +1,245 @@
+"""One authenticated request through an httpx transport, and what came of it.
+
+Theory: everything foreign ends here. Whatever a transport raises becomes one of our errors, raised afresh, so that no
+frame of a traceback holds a header or a body; whatever a server answers becomes bytes within a bound, or one of our
+errors.
+
+Invariants: raises `PersonalizeError` only (cancellation apart). Credentials go to the configured origin only; redirects
+are not followed. At most `MAX_REPLY` bytes of a reply are held, decoded, whatever its content coding promises.
+"""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64encode
+from collections.abc import AsyncIterable
+from email.utils import parsedate_to_datetime
+from math import inf
+from typing import Final, Literal, NoReturn, cast
+
+import anyio
+import attrs
+import httpx
+
+from ._config import Settings, current_api_key
+from ._effects import Effects
+from ._errors import (
+    ApiError,
+    AuthenticationError,
+    BadReplyError,
+    BadRequestError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    PayloadTooLargeError,
+    PersonalizeError,
+    RateLimitedError,
+    ServerError,
+    UnexpectedStatusError,
+)
+from ._version import __version__
+from .core.wire import read_error
+
+MAX_REPLY: Final = 1_048_576
+Lane = Literal["interactive", "bulk"]
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Call:
+    """A request to be made. Shows nothing of its body.
+
+    Attributes:
+        method: `"GET"` or `"POST"`.
+        target: Path and query below the base URL.
+        body: JSON, or nothing.
+        lane: `"bulk"` makes room for `"interactive"` on a shared connection.
+    """
+
+    method: Literal["GET", "POST"]
+    target: str
+    body: bytes = b""
+    lane: Lane = "interactive"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Reply:
+    """What came back. Shows nothing of its content."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+
+class Exchange:
+    """Makes calls. Holds the credentials, and nothing that belongs to one call.
+
+    Args:
+        transport: Carries the requests.
+        settings: Where to, as whom.
+        effects: The wall clock, for dates in `Retry-After`.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, settings: Settings, effects: Effects) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._effects = effects
+        self._headers: httpx.Headers | None = None
+        self.credentials_changed = 0  # how often the key was found to be another
+
+    async def request(self, call: Call, *, deadline: float) -> bytes:
+        """Returns the body of a 2xx.
+
+        Args:
+            call: What to ask.
+            deadline: When to give up, on the clock of the event loop, in seconds.
+
+        Raises:
+            DeadlineExceededError: It is over.
+            ConnectionFailedError: No complete reply arrived.
+            BadReplyError: The reply is too large, or encoded in a way that is not accepted.
+            ApiError: The reply is not a 2xx.
+            ConfigurationError: The `api_key` callable failed.
+        """
+        if self._headers is None:
+            await self._authorize()
+        with anyio.CancelScope(deadline=deadline) as scope:
+            reply = await self._exchange(call, deadline)
+        if scope.cancelled_caught:
+            raise DeadlineExceededError("no answer within the deadline", attempts=1)
+        if 200 <= reply.status < 300:
+            return reply.body
+        if reply.status in (401, 403):
+            self._headers = None if callable(self._settings.api_key) else self._headers  # ask for the key again
+        raise self._error(reply, call)
+
+    async def _exchange(self, call: Call, deadline: float) -> Reply:
+        failure = "the exchange failed"
+        try:
+            return await self._read(await self._transport.handle_async_request(self._request(call, deadline)))
+        except PersonalizeError:
+            raise
+        except httpx.TimeoutException:
+            failure = ""
+        except Exception as error:  # whatever a transport raises
+            failure = f"the exchange failed: {type(error).__name__}"
+        if not failure:
+            raise DeadlineExceededError("no answer within the deadline", attempts=1)
+        raise ConnectionFailedError(failure, attempts=1)
+
+    def _request(self, call: Call, deadline: float) -> httpx.Request:
+        left = None if deadline == inf else max(0.001, deadline - anyio.current_time())
+        return httpx.Request(
+            call.method,
+            self._settings.base_url + call.target,
+            headers=self._headers,
+            content=call.body,
+            extensions={
+                "timeout": dict.fromkeys(("connect", "read", "write", "pool"), left),
+                "deadline": deadline,
+                "lane": call.lane,
+            },
+        )
+
+    async def _read(self, response: httpx.Response) -> Reply:
+        try:
+            decode = _decoder(response.headers.get("content-encoding", "").strip().lower())
+            body = bytearray()
+            async for chunk in cast(AsyncIterable[bytes], response.stream):
+                body += decode(chunk, MAX_REPLY + 1 - len(body))
+                if len(body) > MAX_REPLY:
+                    raise BadReplyError(f"the reply is larger than {MAX_REPLY} bytes", attempts=1)
+            return Reply(status=response.status_code, headers=response.headers, body=bytes(body))
+        finally:
+            await response.aclose()
+
+    async def _authorize(self) -> None:
+        key = await current_api_key(self._settings.api_key)
+        workspace = self._settings.workspace_id
+        credentials = b64encode(f"{workspace.reveal()}:{key.reveal()}".encode()).decode()
+        self.credentials_changed += 1
+        self._headers = httpx.Headers(
+            {
+                "Authorization": f"Basic {credentials}",
+                "MOE-APPKEY": workspace.reveal(),
+                "Content-Type": "application/json",
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "User-Agent": f"moengage-personalize-python/{__version__}",
+            }
+        )
+
+    def _error(self, reply: Reply, call: Call) -> ApiError:
+        kind = _KINDS.get(reply.status) or (ServerError if reply.status >= 500 else UnexpectedStatusError)
+        text = read_error(reply.body, call.body)
+        said = ": ".join(part for part in (text.title, text.description) if part)
+        return kind(
+            f"MoEngage answered {reply.status}{' ' if said else ''}{said}",
+            attempts=1,
+            status_code=reply.status,
+            retry_after=retry_after(reply.headers, self._effects.wall()),
+            title=text.title,
+            description=text.description,
+            code=text.code,
+        )
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+    def __repr__(self) -> str:
+        return f"<Exchange with {self._settings.base_url} by {type(self._transport).__name__}>"
+
+
+_KINDS: dict[int, type[ApiError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: AuthenticationError,
+    408: ServerError,
+    413: PayloadTooLargeError,
+    422: BadRequestError,
+    429: RateLimitedError,
+}
+
+
+class _decoder:  # noqa: N801 - used as a function
+    """Undoes one content coding, within a bound."""
+
+    def __init__(self, coding: str) -> None:
+        if coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
+            raise BadReplyError("the reply has a content coding that was not asked for", attempts=1)
+        self._inflate = zlib.decompressobj(47) if coding not in {"", "identity"} else None
+
+    def __call__(self, data: bytes, room: int) -> bytes:
+        if self._inflate is None:
+            return data
+        try:
+            return self._inflate.decompress(data, room)
+        except zlib.error:
+            _broken()
+
+
+def _broken() -> NoReturn:
+    raise BadReplyError("the reply's content coding is broken", attempts=1) from None
+
+
+def retry_after(headers: httpx.Headers, wall: float) -> float | None:
+    """Returns the seconds that the server asks to wait, if it does.
+
+    `Retry-After` wins, in seconds or as a date (measured against the server's own clock where it tells it). Then
+    `x-ratelimit-reset`, when nothing remains: seconds, or epoch seconds (api-facts.md, section 1.6, has both).
+    """
+    if text := headers.get("retry-after", "").strip():
+        if text.isascii() and text.isdigit():
+            return float(text[:9])
+        then = _epoch(text)
+        return None if then is None else max(0.0, then - (_epoch(headers.get("date", "")) or wall))
+    reset = headers.get("x-ratelimit-reset", "").strip()
+    if headers.get("x-ratelimit-remaining", "0").strip() == "0" and reset.isascii() and reset.isdigit():
+        seconds = float(reset[:12])
+        return max(0.0, seconds - wall) if seconds > 1e6 else seconds
+    return None
+
+
+def _epoch(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -1,0 +1,248 @@
+"""Moves accepted events from the buffer to MoEngage, in the background, and ends in time.
+
+Theory: the core decides, this does. One dispatcher sleeps until the buffer says that a batch is due, waits for a free
+sender, and hands the batch to a `Delivery`; a sender then does whatever its delivery says. Whatever changes (an event
+was accepted, a request came back, the circuit closed, the client closes) wakes everybody who sleeps, and each asks
+again. There is no await between "taken from the buffer" and "a delivery owns it".
+
+Invariants: `run` is total: it ends only when it was told to close and everything is settled, at the deadline, or when
+it is cancelled, and whatever is then unsettled is counted as dropped. It never takes longer than the deadline that `close`
+set.
+"""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import assert_never
+
+import anyio
+
+from ._config import BatchPolicy, RetryPolicy
+from ._effects import Effects
+from ._errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConfigurationError,
+    PayloadTooLargeError,
+    PersonalizeError,
+    UnexpectedStatusError,
+)
+from ._exchange import Call, Exchange
+from ._report import Condition, DropReason
+from .core.batch import Batch, State
+from .core.buffer import Buffer, Fate
+from .core.circuit import Circuit
+from .core.delivery import (
+    Answer,
+    Delivered,
+    Delivery,
+    Denied,
+    Done,
+    Refused,
+    Send,
+    Settle,
+    Sleep,
+    TooLarge,
+    Unavailable,
+)
+from .core.wire import EVENTS_PATH
+
+log = logging.getLogger("moengage_personalize")
+EVENT_TIMEOUT = 10.0  # seconds for one events request; nobody waits for it, and a stuck one should not hold a sender
+
+
+class Pump:
+    """The pump. See the module's docstring.
+
+    Args:
+        buffer: Where events wait.
+        circuit: What senders know together.
+        exchange: How requests are made.
+        batching: Its policy.
+        retrying: Its policy.
+        effects: The wall clock and chance.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        circuit: Circuit,
+        exchange: Exchange,
+        *,
+        batching: BatchPolicy,
+        retrying: RetryPolicy,
+        effects: Effects,
+    ) -> None:
+        self._buffer = buffer
+        self._circuit = circuit
+        self._exchange = exchange
+        self._batching = batching
+        self._retrying = retrying
+        self._effects = effects
+        self._changed = anyio.Event()
+        self._slots = anyio.Semaphore(batching.senders)
+        self._scope = anyio.CancelScope()
+        self._closing = False
+        self._condition = Condition.HEALTHY
+        self.requests = 0
+        self.retries = 0
+        self.attributes_refused = 0
+
+    # ── told by others ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def wake(self) -> None:
+        """Makes everybody who sleeps look again."""
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    def close(self, deadline: float) -> None:
+        """Delivers what is left, and ends by the deadline (on the loop's clock); a later call may only shorten it."""
+        self._scope.deadline = min(self._scope.deadline, -inf if self._circuit.paused else deadline)
+        self._closing = True
+        self._buffer.drain()
+        self.wake()
+
+    async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - it returns, it does not raise
+        """Waits until everything accepted so far is settled, for at most `timeout` seconds."""
+        barrier = self._buffer.barrier()
+        self.wake()
+        try:
+            with anyio.move_on_after(timeout):
+                while barrier.remaining:
+                    await self._changed.wait()
+        finally:
+            self._buffer.lift(barrier)
+
+    # ── in the background ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as senders:
+                    while not (self._closing and not self._buffer.waiting):
+                        batch = await self._next_batch()
+                        if batch is not None:
+                            senders.start_soon(self._deliver, batch)
+        finally:
+            self._buffer.abandon(DropReason.CLOSED)
+            self.wake()
+
+    async def _next_batch(self) -> Batch | None:
+        due = inf if self._circuit.paused else self._buffer.due()
+        if due > anyio.current_time():
+            await self._sleep(due)
+            return None
+        await self._slots.acquire()
+        batch = self._buffer.take(self._effects.wall(), max_bytes=self._circuit.ceiling)
+        if batch is None:
+            self._slots.release()
+        return batch
+
+    async def _sleep(self, until: float) -> None:
+        with anyio.CancelScope(deadline=until):
+            await self._changed.wait()
+
+    async def _deliver(self, batch: Batch) -> None:
+        delivery = Delivery(batch, self._circuit, self._retrying, time_to_live=self._batching.time_to_live)
+        try:
+            await self._drive(delivery)
+        except Exception as error:  # the core promises not to; nothing may be lost in silence
+            log.critical("a delivery failed with %s: this is a bug of moengage_personalize", type(error).__name__)
+            unsettled = [record for record in batch.records if record.state is State.IN_FLIGHT]
+            self._buffer.settle(unsettled, Fate.DROPPED, DropReason.INTERNAL)
+        finally:
+            self.attributes_refused += delivery.attributes_refused
+            self.wake()
+
+    async def _drive(self, delivery: Delivery) -> None:
+        sending = True
+        try:
+            while True:
+                command = delivery.next(anyio.current_time(), self._effects.wall())
+                match command:
+                    case Send(batch):
+                        await self._send(delivery, batch)
+                    case Settle(records, fate, reason):
+                        self._buffer.settle(records, fate, reason)
+                        self.wake()
+                    case Sleep(until, parked):
+                        if self._scope.deadline <= until < inf:
+                            return  # closing, and its turn comes too late
+                        if parked and sending:
+                            sending = False
+                            self._slots.release()
+                        await self._sleep_until_ready(delivery)
+                        if not sending:
+                            await self._slots.acquire()
+                            sending = True
+                    case Done():
+                        return
+                    case _:
+                        assert_never(command)
+        finally:
+            if sending:
+                self._slots.release()
+
+    async def _sleep_until_ready(self, delivery: Delivery) -> None:
+        closing = self._closing
+        while (until := delivery.ready_at(anyio.current_time())) > anyio.current_time():
+            if self._closing is not closing:
+                return  # to be asked again: it may be too late by now
+            await self._sleep(until)
+
+    async def _send(self, delivery: Delivery, batch: Batch) -> None:
+        self.requests += 1
+        answer = await self._ask(batch)
+        self.retries += isinstance(answer, Denied | Unavailable)
+        delivery.answered(answer, anyio.current_time(), self._effects.jitter())
+        self._note_condition()
+        self.wake()
+
+    async def _ask(self, batch: Batch) -> Answer:
+        call = Call(method="POST", target=EVENTS_PATH, body=batch.encode(), lane="bulk")
+        known = self._exchange.credentials_changed
+        try:
+            await self._exchange.request(call, deadline=anyio.current_time() + EVENT_TIMEOUT)
+        except BadRequestError as error:
+            return Refused(error.status_code or 400, error.description)
+        except PayloadTooLargeError as error:
+            return TooLarge(413, error.description)
+        except (AuthenticationError, UnexpectedStatusError, ConfigurationError) as error:
+            return Denied(error.status_code or 0)
+        except PersonalizeError as error:
+            return Unavailable(error.status_code, error.retry_after)
+        finally:
+            if known not in (0, self._exchange.credentials_changed):
+                self._circuit.new_credentials()
+        return Delivered()
+
+    # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def condition(self) -> Condition:
+        if self._circuit.is_open:
+            return Condition.MISCONFIGURED
+        return Condition.DEGRADED if self._circuit.failing else Condition.HEALTHY
+
+    @property
+    def detail(self) -> str:
+        match self.condition:
+            case Condition.MISCONFIGURED if self._circuit.denied_with in (401, 403):
+                return (
+                    "MoEngage refuses the credentials: check workspace_id, api_key (the Personalize one), data_center"
+                )
+            case Condition.MISCONFIGURED if self._circuit.denied_with in (400, 422):
+                return "MoEngage has refused every event so far: check workspace_id and data_center; events are held"
+            case Condition.MISCONFIGURED:
+                return f"MoEngage answers {self._circuit.denied_with or 'nothing: the api_key callable fails'}"
+            case Condition.DEGRADED:
+                return "requests for events fail and are tried again"
+            case _:
+                return ""
+
+    def _note_condition(self) -> None:
+        before, self._condition = self._condition, self.condition
+        if before is not self._condition:
+            level = logging.INFO if self._condition is Condition.HEALTHY else logging.WARNING
+            log.log(level, "events are %s (%d pending) %s", self._condition.value, self._buffer.pending, self.detail)
