@@ -143,7 +143,7 @@ class Exchange:
         try:
             decode = _decoder(response.headers.get("content-encoding", "").strip().lower())
             body = bytearray()
-            async for chunk in cast(AsyncIterable[bytes], response.stream):
+            async for chunk in cast("AsyncIterable[bytes]", response.stream):
                 body += decode(chunk, MAX_REPLY + 1 - len(body))
                 if len(body) > MAX_REPLY:
                     raise BadReplyError(f"the reply is larger than {MAX_REPLY} bytes", attempts=1)

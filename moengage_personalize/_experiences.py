@@ -71,8 +71,8 @@ class Experience:
     payload: Mapping[str, Any] = attrs.field(factory=dict)
     undecodable: Mapping[str, str] = attrs.field(factory=dict)
     _context: Mapping[str, Any] | None = None
-    # The context as it travels, encoded at most once: text, or False when it cannot be reported. Owned by core/wire.
-    wire_context: str | bool | None = attrs.field(default=None, init=False)
+    # How the context travels, or the admission that says why it does not: found out at most once, by core/wire.
+    wire_context: object = attrs.field(default=None, init=False)
 
     @property
     def matched(self) -> bool:

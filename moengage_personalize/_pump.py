@@ -5,9 +5,8 @@ sender, and hands the batch to a `Delivery`; a sender then does whatever its del
 was accepted, a request came back, the circuit closed, the client closes) wakes everybody who sleeps, and each asks
 again. There is no await between "taken from the buffer" and "a delivery owns it".
 
-Invariants: `run` is total: it ends only when it was told to close and everything is settled, at the deadline, or when
-it is cancelled, and whatever is then unsettled is counted as dropped. It never takes longer than the deadline that `close`
-set.
+Invariants: `run` is total: it ends only when told to close with everything settled, at the deadline, or when it is
+cancelled; whatever is then unsettled is counted as dropped. It never outlives the deadline that `close` set.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import attrs
 
 from .._config import Identity
 from .._errors import BadReplyError, InvalidInputError
+from .._events import Admission
 from .._experiences import Experience, ExperienceMetadata, ExperiencesMetadata, Reason
 from .._session import InSession
 from .codec import encode, loads
@@ -257,9 +258,25 @@ def encode_context(context: Mapping[str, Any]) -> str:
     Raises:
         InvalidInputError: A field is missing that MoEngage documents as required, or it is no JSON.
     """
+    if not isinstance(context, Mapping):
+        raise InvalidInputError("an Experience is needed, or the experience_context that came with one")
     if missing := [name for name in _REQUIRED_CONTEXT if name not in context]:
         raise InvalidInputError(f"the experience context lacks {', '.join(missing)}: MoEngage would refuse the event")
     return encode(dict(context), "the experience context").decode()
+
+
+def context_of(experience: Experience) -> str | Admission:
+    """Returns an experience's context as JSON text, encoded at most once, or why there is nothing to report."""
+    found: str | Admission = Admission.UNMATCHED
+    if experience.matched:
+        try:
+            found = encode_context(experience.context)
+        except (
+            InvalidInputError
+        ):  # MoEngage's own reply lacks what MoEngage's own document requires: not the page's fault
+            found = Admission.REFUSED
+    object.__setattr__(experience, "wire_context", found)
+    return found
 
 
 def encode_click_context(context: Mapping[str, Any], b_id: str | None, attributes: Mapping[str, Any] | None) -> str:
@@ -268,7 +285,7 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
     Raises:
         InvalidInputError: An attribute's name is in the context already, or is `b_id`; or something is no JSON.
     """
-    merged = dict(context)
+    merged = dict(context) if isinstance(context, Mapping) else {}
     for name, value in (attributes or {}).items():
         if name in merged or name == "b_id":
             raise InvalidInputError(f"attributes must not contain {name!r}: it has a meaning of its own")

@@ -1,0 +1,562 @@
+"""The front door.
+
+Theory: a client is loop-free until it is opened, and open in one event loop of one thread of one process. Fetching
+awaits; tracking never does: it validates, encodes once, and leaves the event with the buffer. Everything that takes
+time happens in the engine's background.
+
+Invariants: entering and leaving may happen in different tasks; an exception of the body arrives unwrapped. A call from
+where the client cannot serve says so and names the remedy; it never hangs, races or returns None. Bad input raises
+before anything happens; their trouble never raises, unless it was asked to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from math import inf
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Literal, Self
+from uuid import UUID
+
+import anyio
+import anyio.to_thread
+import httpx
+
+from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
+from ._effects import Effects
+from ._engine import Engine, Policies, default_transport
+from ._errors import InvalidInputError, UsageError
+from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
+from ._exchange import Call
+from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
+from ._fetcher import Question, unmatched
+from ._report import Condition, DeliveryReport, Health, Stats
+from ._session import InSession, ReservedCustomerIdWarning, check_customer_id, check_user_identifiers, is_reserved
+from .core.buffer import Buffer
+from .core.circuit import Circuit
+from .core.wire import (
+    check_keys,
+    context_of,
+    encode_action,
+    encode_attributes,
+    encode_click_context,
+    encode_context,
+    fetch_fields,
+    metadata_target,
+    read_metadata,
+)
+
+_State = Literal["new", "open", "closing", "closed", "forked"]
+_IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
+_open_clients: weakref.WeakSet[AsyncPersonalizeClient] = weakref.WeakSet()
+
+
+class AsyncPersonalizeClient:
+    """Fetches experiences and reports events, over one connection, in the background where possible.
+
+    Explicit arguments win over the environment.
+
+    Args:
+        workspace_id: Or `MOENGAGE_WORKSPACE_ID`.
+        api_key: The Personalize key, or a callable (async or not) that returns it as it is now, asked again whenever
+            MoEngage refuses it. Or `MOENGAGE_PERSONALIZE_API_KEY`.
+        data_center: `"01"` to `"06"`, or `"101"`. Or `MOENGAGE_DATA_CENTER`.
+        base_url: Wins over the data centre: an emulator, a gateway. Or `MOENGAGE_PERSONALIZE_BASE_URL`.
+        enabled: False needs no credentials, and does nothing. Or `MOENGAGE_PERSONALIZE_DISABLED`.
+        fetching: How `fetch` asks.
+        batching: How events travel.
+        retrying: How requests are tried again.
+        ssl_context: For a private certificate authority. It is the client's from then on (ALPN is set on it).
+        proxy: An explicit proxy's URL; proxies of the environment are ignored.
+        transport: Any `httpx.AsyncBaseTransport`; the client closes it.
+        effects: The outside world, for tests.
+
+    Raises:
+        ConfigurationError: Something is missing, or none of what is accepted.
+    """
+
+    def __init__(
+        self,
+        workspace_id: str | None = None,
+        api_key: ApiKey | None = None,
+        data_center: str | int | None = None,
+        *,
+        base_url: str | None = None,
+        enabled: bool = True,
+        fetching: FetchPolicy = FetchPolicy(),  # noqa: B008 - frozen
+        batching: BatchPolicy = BatchPolicy(),  # noqa: B008
+        retrying: RetryPolicy = RetryPolicy(),  # noqa: B008
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        effects: Effects = Effects(),  # noqa: B008
+    ) -> None:
+        # From here on no frame holds a secret.
+        workspace_id, api_key = _sealed(workspace_id), _sealed(api_key)
+        self._settings: Settings = resolve(
+            workspace_id,  # type: ignore[arg-type]
+            api_key,  # type: ignore[arg-type]
+            data_center,
+            base_url=base_url,
+            enabled=enabled,
+            environ=os.environ,
+        )
+        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying)
+        self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._transport = transport
+        self._effects = effects
+        self._wall, self._uuid4 = effects.wall, effects.uuid4
+        self._buffer = Buffer(batching)
+        self._circuit = Circuit(retrying, max_bytes=batching.max_bytes)
+        self._engine: Engine | None = None
+        self._state: _State = "new"
+        self._owner = 0  # the thread that may track, while open and not paused
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._now: Callable[[], float] = lambda: 0.0
+        self._fetches = self._paused = self._closed = self._disabled = 0
+        self.last_report: DeliveryReport | None = None
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def __aenter__(self) -> Self:
+        if self._state != "new":
+            raise UsageError("a client is opened once: make a new one")
+        self._loop = asyncio.get_running_loop()
+        self._now = self._loop.time
+        if self._settings.enabled:
+            if self._transport is None:
+                self._transport = await anyio.to_thread.run_sync(default_transport, self._ssl_context, self._proxy)
+            self._engine = Engine(
+                self._transport,
+                self._settings,
+                self._policies,
+                buffer=self._buffer,
+                circuit=self._circuit,
+                effects=self._effects,
+            )
+            await self._engine.start()
+            self._owner = get_ident()
+        self._state = "open"
+        _open_clients.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self, grace: float | None = None) -> DeliveryReport:
+        """Delivers what is left and closes, within `grace` seconds; returns what became of everything.
+
+        From any task, any number of times. The first call fixes the deadline, a later one may only shorten it.
+        Cancelling the wait does not cancel the closing.
+
+        Args:
+            grace: Seconds; None takes the policy's.
+        """
+        if self._state in ("new", "forked") or self._engine is None:
+            self._state = "closed"
+        elif self._state != "closed":
+            self._check_loop()
+            self._state, self._owner = "closing", 0
+            self._engine.close(self._now() + (self._policies.batching.grace if grace is None else grace))
+            await self._engine.ended()
+            self._state = "closed"
+        _open_clients.discard(self)
+        self.last_report = self._report()
+        return self.last_report
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", "new") == "open":
+            warnings.warn(f"{self!r} was never closed: use `async with`, or await aclose()", ResourceWarning, 2, self)
+
+    # ── fetching ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def fetch(
+        self,
+        *keys: str,
+        customer_id: str | None = None,
+        user_identifiers: Mapping[str, str] | None = None,
+        session: InSession | None = None,
+        attributes: Mapping[str, str | float | bool] | None = None,
+        deadline: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Experiences:
+        """Returns the experiences of one visitor, an entry for each key that was asked.
+
+        Args:
+            *keys: Experience keys. More than 25 are asked in several requests at the same time.
+            customer_id: Whose. None, without `user_identifiers`: anonymous; experiences for all users are served.
+            user_identifiers: For Identity Resolution, such as `{"u_em": …}`; used if the customer id is unknown.
+            session: Day, hour, address and user agent.
+            attributes: Custom in-session attributes, by the names of the dashboard's query parameters.
+            deadline: Seconds for everything; None takes the policy's.
+            on_error: `"default"` or `"raise"`; None takes the policy's.
+
+        Raises:
+            InvalidInputError: Something that was passed cannot be sent.
+            PersonalizeError: Their trouble, with `on_error="raise"`.
+            UsageError: The client is not open here.
+        """
+        question = Question(
+            check_keys(keys), self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
+        )
+        del customer_id, user_identifiers, session, attributes  # the frames of an error hold nothing of the visitor
+        return await self._ask(question, deadline, on_error)
+
+    async def fetch_all(
+        self,
+        *,
+        customer_id: str | None = None,
+        user_identifiers: Mapping[str, str] | None = None,
+        session: InSession | None = None,
+        attributes: Mapping[str, str | float | bool] | None = None,
+        deadline: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Experiences:
+        """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
+        question = Question(None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes))
+        del customer_id, user_identifiers, session, attributes
+        return await self._ask(question, deadline, on_error)
+
+    async def metadata(
+        self, status: Iterable[Status] | Status | None = None, *, deadline: float = 10.0
+    ) -> ExperiencesMetadata:
+        """Returns the workspace's experiences. For start-up, and once a day; MoEngage advises no more.
+
+        Args:
+            status: One or more of `"Active"`, `"Paused"`, `"Scheduled"`; None: all.
+            deadline: Seconds.
+
+        Raises:
+            InvalidInputError: A status is none of these.
+            PersonalizeError: Their trouble, always: there is no default for this.
+            UsageError: The client is not open here, or not enabled.
+        """
+        call = Call(method="GET", target=metadata_target(status))
+        self._check_loop()
+        if self._engine is None:
+            raise UsageError("the client is not enabled: there is nobody to ask for metadata")
+        return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
+
+    def _fields(
+        self,
+        customer_id: str | None,
+        user_identifiers: Mapping[str, str] | None,
+        *,
+        session: InSession | None,
+        attributes: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        if customer_id is not None:
+            _warn_if_reserved(check_customer_id(customer_id))
+        if session is not None and not isinstance(session, InSession):
+            raise InvalidInputError("session must be an InSession")
+        return fetch_fields(
+            customer_id=customer_id,
+            user_identifiers=None if user_identifiers is None else check_user_identifiers(user_identifiers),
+            session=session,
+            attributes=attributes,
+            identity=self._policies.fetching.identity,
+        )
+
+    async def _ask(self, question: Question, deadline: float | None, on_error: OnError | None) -> Experiences:
+        policy = self._policies.fetching
+        seconds = policy.deadline if deadline is None else deadline
+        on_error = policy.on_error if on_error is None else on_error
+        one_of("fetch", "on_error", on_error, ("default", "raise"))
+        if not isinstance(seconds, int | float) or not 0 < seconds < inf:
+            raise InvalidInputError("deadline must be a number of seconds above 0")
+        self._check_loop()
+        self._fetches += 1
+        if self._engine is None or self._circuit.paused:
+            reason = Reason.DISABLED if self._engine is None else Reason.PAUSED
+            return Experiences(entries=unmatched(question.keys or (), reason))
+        experiences = await self._engine.fetcher.fetch(question, seconds)
+        return experiences if on_error == "default" else experiences.raise_for_error()
+
+    # ── tracking ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def track_impression(
+        self,
+        experience: Experience | Mapping[str, Any],
+        *,
+        customer_id: str,
+        platform: str = "web",
+        at: datetime | float | None = None,
+        event_uuid: str | UUID | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
+        user_timezone_offset: int | None = None,
+    ) -> Admission:
+        """Reports that an experience was seen. Returns at once; delivery happens in the background.
+
+        Args:
+            experience: The `Experience`, or the raw `experience_context` that came back from a browser.
+            customer_id: Who saw it. MoEngage creates a profile for an unknown id.
+            platform: `"web"`, `"android"`, `"ios"` or `"tv"`.
+            at: When, as an aware datetime or epoch seconds. None: now.
+            event_uuid: A version 4 UUID, such as `event_uuid_for(…)` makes. None: a fresh one.
+            user_attributes: Updates the customer's profile.
+            user_timezone_offset: Seconds east of UTC, -54000 to 54000.
+
+        Raises:
+            InvalidInputError: Something that was passed cannot be sent.
+            UsageError: The client is not open, or this is not its thread.
+        """
+        return self._track(
+            True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset, None, None
+        )
+
+    def track_click(
+        self,
+        experience: Experience | Mapping[str, Any],
+        *,
+        customer_id: str,
+        platform: str = "web",
+        at: datetime | float | None = None,
+        event_uuid: str | UUID | None = None,
+        user_attributes: Mapping[str, Any] | None = None,
+        user_timezone_offset: int | None = None,
+        b_id: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Admission:
+        """Reports that an experience was clicked. Returns at once, as `track_impression` does.
+
+        Args:
+            experience: The `Experience`, or its raw `experience_context`.
+            customer_id: Who clicked.
+            platform: Where.
+            at: When.
+            event_uuid: Of the event.
+            user_attributes: Of the customer.
+            user_timezone_offset: Of the customer, in seconds.
+            b_id: Which of several clickable elements it was.
+            attributes: What else is to be known of the click; names of the experience context are refused.
+
+        Raises:
+            InvalidInputError: Something that was passed cannot be sent.
+            UsageError: The client is not open, or this is not its thread.
+        """
+        return self._track(
+            False,
+            experience,
+            customer_id,
+            platform,
+            at,
+            event_uuid,
+            user_attributes,
+            user_timezone_offset,
+            b_id,
+            attributes,
+        )
+
+    def track(self, event: Event) -> Admission:
+        """Reports an event. `track_impression` and `track_click` are this, without the object.
+
+        Raises:
+            InvalidInputError: It is no event that can be sent.
+            UsageError: The client is not open, or this is not its thread.
+        """
+        if not isinstance(event, Event) or event.action not in (_IMPRESSION, _CLICK):
+            raise InvalidInputError("track needs an Event with an Action")
+        impression = event.action == _IMPRESSION
+        if impression and (event.b_id is not None or event.attributes):
+            raise InvalidInputError("b_id and attributes belong to clicks")
+        return self._track(
+            impression,
+            event.experience,
+            event.customer_id,
+            event.platform,
+            event.at,
+            event.event_uuid,
+            event.user_attributes,
+            event.user_timezone_offset,
+            event.b_id,
+            event.attributes,
+        )
+
+    def _track(
+        self,
+        impression: bool,  # noqa: FBT001 - the hot path passes by position
+        experience: Experience | Mapping[str, Any],
+        customer_id: str,
+        platform: str,
+        at: datetime | float | None,
+        event_uuid: str | UUID | None,
+        user_attributes: Mapping[str, Any] | None,
+        user_timezone_offset: int | None,
+        b_id: str | None,
+        attributes: Mapping[str, Any] | None,
+    ) -> Admission:
+        if get_ident() != self._owner:
+            return self._not_accepting()
+        if isinstance(experience, Experience):
+            context = experience.wire_context or context_of(experience)
+            if type(context) is not str:
+                return self._nothing_to_report(context)
+            if b_id is not None or attributes:
+                context = encode_click_context(experience.context, b_id, attributes)
+        elif b_id is not None or attributes:
+            context = encode_click_context(experience, b_id, attributes)
+        else:
+            context = encode_context(experience)
+        if not isinstance(customer_id, str) or not customer_id:
+            check_customer_id(customer_id)
+        if len(customer_id) < 12:
+            _warn_if_reserved(customer_id)
+        wall = self._wall()
+        admission = self._buffer.offer(
+            customer_id,
+            uuid := self._uuid4() if event_uuid is None else check_event_uuid(event_uuid),
+            encode_action(
+                _IMPRESSION if impression else _CLICK,
+                uuid,
+                int(wall) if at is None else check_time(at),
+                "web" if platform == "web" else check_platform(platform),
+                context,
+            ),
+            impression,
+            None if user_attributes is None else encode_attributes(user_attributes),
+            None if user_timezone_offset is None else check_timezone_offset(user_timezone_offset),
+            self._now(),
+            wall,
+        )
+        if self._buffer.stirred:
+            self._buffer.stirred = False
+            self._engine.pump.wake()  # type: ignore[union-attr]
+        return admission
+
+    def _nothing_to_report(self, admission: object) -> Admission:
+        if admission is Admission.UNMATCHED:
+            self._buffer.unmatched += 1
+            return Admission.UNMATCHED
+        self._buffer.refused += 1
+        return Admission.REFUSED
+
+    def _not_accepting(self) -> Admission:
+        match self._state:
+            case "open" if self._engine is None:
+                self._disabled += 1
+                return Admission.DISABLED
+            case "open" if self._circuit.paused:
+                self._paused += 1
+                return Admission.PAUSED
+            case "closing" | "closed":
+                self._closed += 1
+                return Admission.CLOSED
+            case "open":
+                raise UsageError(
+                    "tracking belongs to the thread of the client's event loop: from another thread, such as a FastAPI"
+                    " `def` endpoint, use anyio.from_thread.run_sync(client.track_impression, …)"
+                )
+        self._check_loop()
+        raise AssertionError  # pragma: no cover - the line above raised
+
+    # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def flush(self, timeout: float = 30.0) -> DeliveryReport:  # noqa: ASYNC109 - it returns, it does not raise
+        """Waits until everything accepted before the call is settled, and returns the report since the start.
+
+        Args:
+            timeout: Seconds; what is not settled by then is `pending` in the report.
+        """
+        self._check_loop()
+        if self._engine is not None:
+            await self._engine.pump.flush(timeout)
+        return self._report()
+
+    def pause(self) -> None:
+        """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""
+        self._check_loop()
+        self._circuit.paused, self._owner = True, 0
+
+    def resume(self) -> None:
+        """Undoes `pause`."""
+        self._check_loop()
+        self._circuit.paused = False
+        if self._engine is not None:
+            self._owner = get_ident()
+            self._engine.pump.wake()
+
+    def stats(self) -> Stats:
+        """Returns the counters, which balance at any moment."""
+        engine = self._engine
+        now = self._now() if self._state == "open" else 0.0
+        return Stats(
+            **self._buffer.counts(),
+            pending_bytes=self._buffer.pending_bytes,
+            oldest_age=max(0.0, self._buffer.oldest_age(now)) if now else 0.0,
+            attributes_refused=engine.pump.attributes_refused if engine else 0,
+            event_requests=engine.pump.requests if engine else 0,
+            fetches=self._fetches,
+            fetch_requests=engine.fetcher.requests if engine else 0,
+            retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
+            paused=self._paused,
+            closed=self._closed,
+            disabled=self._disabled,
+        )
+
+    def health(self) -> Health:
+        """Returns how the client is doing, and what to do about it."""
+        match self._state:
+            case "open" if self._engine is None:
+                return Health(condition=Condition.DISABLED)
+            case "open" if self._circuit.paused:
+                return Health(condition=Condition.PAUSED)
+            case "open":
+                assert self._engine is not None  # noqa: S101 - the first case
+                return Health(condition=self._engine.pump.condition, detail=self._engine.pump.detail)
+            case state:
+                return Health(condition=Condition.CLOSED, detail=f"the client is {state}")
+
+    def _report(self) -> DeliveryReport:
+        return DeliveryReport(**self._buffer.counts())
+
+    def _check_loop(self) -> None:
+        match self._state:
+            case "new":
+                raise UsageError("the client is not open: use `async with AsyncPersonalizeClient(…) as client`")
+            case "closing" | "closed":
+                raise UsageError("the client is closed: make a new one")
+            case "forked":
+                raise UsageError("this process was forked after the client was opened: open one in the child")
+            case "open":
+                try:
+                    running = asyncio.get_running_loop()
+                except RuntimeError:
+                    running = None
+                if running is not self._loop:
+                    raise UsageError("the client was opened in another event loop: open one in each")
+
+    def __repr__(self) -> str:
+        return f"<AsyncPersonalizeClient {self._state}, {self._settings.base_url}, {self._buffer.pending} pending>"
+
+
+def _sealed(value: Any) -> Any:
+    return Secret.of(value) if value is not None and not callable(value) else value
+
+
+def _warn_if_reserved(customer_id: str) -> None:
+    if is_reserved(customer_id):
+        warnings.warn(
+            "customer_id is a value that MoEngage reserves (guest, null, unknown, 0, one character, …):"
+            " its events may be refused or lost",
+            ReservedCustomerIdWarning,
+            stacklevel=4,
+        )
+
+
+def _after_fork_in_child() -> None:
+    for client in list(_open_clients):
+        client._state, client._owner = "forked", 0  # noqa: SLF001
+    _open_clients.clear()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,150 @@
+"""What runs in the background while a client is open.
+
+Theory: one task of the SDK's own hosts the task group in which the pump and the fetch flights run. Opening and closing
+only signal it, so they may happen in different tasks, and nothing that happens in the group ever surfaces in a user's
+task. The engine does not know the client, so that a client which is forgotten unclosed can be collected and says so.
+
+Invariants: the host ends within its deadline plus the time to close a socket, however the server behaves. It runs in an
+empty context: nothing of the request that happened to open the client is seen by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import cache
+from math import inf
+from typing import Any, TypeVar
+
+import anyio
+import anyio.abc
+import attrs
+import certifi
+import httpx
+
+from ._config import BatchPolicy, FetchPolicy, RetryPolicy, Settings
+from ._effects import Effects
+from ._exchange import Exchange
+from ._fetcher import Fetcher
+from ._pump import Pump
+from .core.buffer import Buffer
+from .core.circuit import Circuit, RetryBudget
+
+log = logging.getLogger("moengage_personalize")
+T = TypeVar("T")
+CLOSE_TRANSPORT = 0.05  # seconds to say goodbye to the server
+
+
+@attrs.frozen(kw_only=True)
+class Policies:
+    """A client's policies."""
+
+    fetching: FetchPolicy
+    batching: BatchPolicy
+    retrying: RetryPolicy
+
+
+class Engine:
+    """The background. See the module's docstring.
+
+    Args:
+        transport: Carries the requests; closed at the end.
+        settings: Where to, as whom.
+        policies: How.
+        buffer: Where events wait.
+        circuit: What senders know together.
+        effects: The outside world.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        settings: Settings,
+        policies: Policies,
+        *,
+        buffer: Buffer,
+        circuit: Circuit,
+        effects: Effects,
+    ) -> None:
+        self._exchange = Exchange(transport, settings, effects)
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._started = anyio.Event()
+        self._done = anyio.Event()
+        self._deadline = inf
+        self.transport = transport
+        self.pump = Pump(
+            buffer, circuit, self._exchange, batching=policies.batching, retrying=policies.retrying, effects=effects
+        )
+        self.fetcher = Fetcher(
+            self._exchange,
+            policies.fetching,
+            policies.retrying,
+            budget=RetryBudget(policies.retrying.budget),
+            effects=effects,
+            spawn=self._spawn,
+        )
+
+    @property
+    def exchange(self) -> Exchange:
+        return self._exchange
+
+    async def start(self) -> None:
+        """Starts the host, and returns when it is there."""
+        loop = asyncio.get_running_loop()
+        self._host_task = loop.create_task(self._host(), name="moengage_personalize", context=Context())
+        try:
+            await self._started.wait()
+        except BaseException:
+            self.close(-inf)
+            raise
+
+    def close(self, deadline: float) -> None:
+        """Asks the host to deliver what is left and end by the deadline; a later call may only shorten it."""
+        self._deadline = min(self._deadline, deadline)
+        self.pump.close(self._deadline)
+
+    async def ended(self) -> None:
+        """Returns when the host has ended. Cancelling the wait does not cancel the host."""
+        await self._done.wait()
+
+    def _spawn(self, flight: Callable[[T], Coroutine[Any, Any, None]], argument: T) -> None:
+        assert self._tasks is not None, "start() has returned"  # noqa: S101
+        Context().run(self._tasks.start_soon, flight, argument)
+
+    async def _host(self) -> None:
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._started.set()
+                await self.pump.run()
+                self._tasks.cancel_scope.cancel()
+        except Exception as error:  # the pump and the flights are total
+            log.critical("the background failed with %s: this is a bug of moengage_personalize", type(error).__name__)
+        finally:
+            self._started.set()
+            try:
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_TRANSPORT):
+                    await self._exchange.aclose()
+            except Exception as error:
+                log.debug("closing the transport failed with %s", type(error).__name__)
+            finally:
+                self._done.set()
+
+
+def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:
+    """Returns the transport of a client that was given none. It blocks for ~15 ms the first time: not on the loop."""
+    context = ssl_context or _shared_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    return httpx.AsyncHTTPTransport(
+        verify=context, http1=True, http2=True, trust_env=False, proxy=proxy, limits=httpx.Limits(max_connections=10)
+    )
+
+
+@cache
+def _shared_context(file: str | None, directory: str | None) -> ssl.SSLContext:
+    """One context per process and choice of authorities: OpenSSL's own variables, or certifi."""
+    if file or directory:
+        return ssl.create_default_context(cafile=file, capath=directory)
+    return ssl.create_default_context(cafile=certifi.where())
