@@ -1,0 +1,1 @@
+"""Helpers of the tests. They are importable as `support`."""
