@@ -1,0 +1,78 @@
+"""The endpoints that MoEngage does not have: the ledger, trouble, and the rest of what a developer asks.
+
+Everything lives under `/_emulator/`, which no MoEngage path begins with. There is no authentication,
+since there is nothing real to guard; but a page of another origin may not press the buttons.
+"""
+
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from moengage_personalize.emulator._messages import Refusal, Reply, Request, json_reply
+from moengage_personalize.emulator._reading import read_object
+from moengage_personalize.emulator._trouble import wishes_json
+
+if TYPE_CHECKING:
+    from moengage_personalize.emulator._emulator import Emulator
+
+NDJSON_HEADER = (b"content-type", b"application/x-ndjson")
+
+
+def control(emulator: "Emulator", request: Request) -> Reply:
+    """Answers one request to the emulator itself."""
+    try:
+        if request.method != "GET":
+            _same_origin(request)
+        return _route(emulator, request)
+    except Refusal as refusal:
+        return refusal.reply()
+
+
+def _same_origin(request: Request) -> None:
+    origin = request.headers.get(b"origin")
+    if origin is not None and origin.partition(b"://")[2] != request.headers.get(b"host"):
+        raise Refusal(403, "Request Error", "A page of another origin may not change the emulator")
+
+
+def _route(emulator: "Emulator", request: Request) -> Reply:
+    match request.method, request.path:
+        case "GET", "/_emulator/ledger":
+            if parse_qs(request.query).get(b"format") == [b"ndjson"]:
+                return Reply(200, emulator.ledger.as_ndjson(), (NDJSON_HEADER,))
+            return Reply(200, emulator.ledger.as_json())
+        case "GET", "/_emulator/counts":
+            return json_reply(emulator.ledger.counts_json())
+        case "POST", "/_emulator/reset":
+            emulator.reset()
+            return json_reply({"reset": True})
+        case "GET", "/_emulator/trouble":
+            return _troubles(emulator)
+        case "POST", "/_emulator/trouble":
+            return _add_trouble(emulator, request)
+        case "DELETE", "/_emulator/trouble":
+            number = parse_qs(request.query).get(b"number")
+            emulator.troubles.clear(int(number[0]) if number and number[0].isdigit() else None)
+            return _troubles(emulator)
+        case "POST", "/_emulator/key":
+            api_key = read_object(request.body).get("api_key")
+            if not isinstance(api_key, str) or not api_key:
+                raise Refusal.invalid("api_key must be a string")
+            emulator.regenerate_key(api_key)
+            return json_reply({"regenerated": True})
+        case _:
+            raise Refusal(404, "Request Error", "No such endpoint")
+
+
+def _troubles(emulator: "Emulator") -> Reply:
+    now = emulator.effects.now()
+    return json_reply({"troubles": wishes_json(emulator.troubles.current(now), now)})
+
+
+def _add_trouble(emulator: "Emulator", request: Request) -> Reply:
+    from moengage_personalize.emulator._toml import trouble_of  # late: it brings cattrs
+
+    try:
+        trouble = trouble_of(read_object(request.body))
+    except ValueError as error:
+        raise Refusal.invalid(str(error)) from error
+    emulator.troubles.add(trouble, emulator.effects.now())
+    return _troubles(emulator)

@@ -1,0 +1,122 @@
+"""`moengage-personalize emulator`: serves an emulator until it is told to stop."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moengage_personalize.emulator._server import Server
+
+_PORT = 8443
+_PAGE_PORT = 8480
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moengage-personalize emulator", description="Emulates MoEngage Personalize on this machine."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=_PORT, help="port; 0 takes a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--page-port",
+        type=int,
+        default=_PAGE_PORT,
+        help="live page without TLS, on loopback; 0: a free port; -1: none (default: %(default)s)",
+    )
+    parser.add_argument("--no-tls", action="store_true", help="plain HTTP/1.1")
+    parser.add_argument("--ca-file", type=Path, help="where to leave the authority's certificate")
+    parser.add_argument("--workspace-id", default="DEMO_WORKSPACE", help="default: %(default)s")
+    parser.add_argument("--api-key", default="demo-key", help="default: %(default)s")
+    parser.add_argument("--experiences", type=Path, help="a TOML file; the demo's by default")
+    parser.add_argument(
+        "--identity",
+        choices=("identifiers", "flat", "either"),
+        default="identifiers",
+        help="which of MoEngage's documents decides where the identity stands (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--rate-limit",
+        type=int,
+        default=10_000,
+        help="fetch requests a minute; 0 lifts it (default: %(default)s)",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the emulator; returns the exit status.
+
+    Args:
+        arguments: What follows the command's name; by default the process's.
+    """
+    options = _arguments().parse_args(arguments)
+    try:
+        with _runner() as runner:
+            runner.run(_serve(options))
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, RuntimeError, ValueError) as error:
+        print(f"moengage-personalize emulator: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _runner() -> asyncio.Runner:
+    try:
+        import uvloop  # late: an extra
+    except ImportError:
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    from moengage_personalize.emulator._emulator import Emulator  # late: `--help` needs none of it
+    from moengage_personalize.emulator._server import serve
+    from moengage_personalize.emulator._toml import load_catalogue
+
+    emulator = Emulator(
+        options.workspace_id,
+        options.api_key,
+        experiences=load_catalogue(options.experiences) if options.experiences else None,
+        identity=options.identity,
+        rate_limit=options.rate_limit or None,
+    )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows
+            loop.add_signal_handler(name, stop.set)
+    page_port = None if options.page_port < 0 else options.page_port
+    async with serve(
+        emulator,
+        options.host,
+        options.port,
+        tls=not options.no_tls,
+        page_port=page_port,
+        ca_path=options.ca_file,
+    ) as server:
+        print(_greeting(emulator.workspace_id, emulator.api_key, server), flush=True)  # noqa: T201
+        await stop.wait()
+
+
+def _greeting(workspace_id: str, api_key: str, server: "Server") -> str:
+    from shlex import quote
+
+    exports = {
+        "MOENGAGE_WORKSPACE_ID": workspace_id,
+        "MOENGAGE_PERSONALIZE_API_KEY": api_key,
+        "MOENGAGE_PERSONALIZE_BASE_URL": server.base_url,
+    }
+    if server.ca_path is not None:
+        exports["SSL_CERT_FILE"] = str(server.ca_path)
+    lines = [f"export {name}={quote(value)}" for name, value in exports.items()]
+    return "\n".join(
+        [f"# MoEngage Personalize, emulated. Live page: {server.page_url}", *lines, "# Ctrl-C stops it."]
+    )

@@ -1,0 +1,69 @@
+"""A request and a reply as values, and the error body that MoEngage documents.
+
+The emulator's judgement is a function from `Request` to `Reply`; ASGI, HTTP/1.1 and HTTP/2 only carry the
+two. A `Refusal` is how a broken rule is reported from any depth.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+JSON_HEADER = (b"content-type", b"application/json")
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One HTTP request; header names are lower-case."""
+
+    method: str
+    path: str
+    query: bytes = b""
+    headers: Mapping[bytes, bytes] = attrs.field(factory=dict)
+    body: bytes = b""
+
+
+@attrs.frozen
+class Reply:
+    """One whole HTTP answer."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (JSON_HEADER,)
+
+
+class Refusal(Exception):  # noqa: N818 - the outcome of a rule, not a fault of ours
+    """A documented rule was broken: `{"title", "description", "code"?}` and a 4xx status (api-facts, 1.5)."""
+
+    def __init__(self, status: int, title: str, description: str, *, code: str | None = None) -> None:
+        super().__init__(description)
+        self.status = status
+        self.title = title
+        self.description = description
+        self.code = code
+
+    @classmethod
+    def invalid(cls, description: str) -> "Refusal":
+        """A field that holds what it may not; only these carry a `code`: eight letters, opaque."""
+        letters = hashlib.blake2b(description.encode(), digest_size=8).digest()
+        code = "".join(chr(ord("A") + byte % 26) for byte in letters)
+        return cls(400, "Invalid Field Value", description, code=code)
+
+    @classmethod
+    def malformed(cls, description: str) -> "Refusal":
+        """A body that is no JSON."""
+        return cls(400, "Malformed JSON", description)
+
+    def reply(self) -> Reply:
+        """The answer that says so."""
+        body = {"title": self.title, "description": self.description}
+        if self.code is not None:
+            body["code"] = self.code
+        return json_reply(body, self.status)
+
+
+def json_reply(content: Any, status: int = 200) -> Reply:
+    """An answer with a JSON body."""
+    return Reply(status, json.dumps(content, separators=(",", ":")).encode())
