@@ -241,7 +241,7 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open here, or not enabled.
         """
         call = Call(method="GET", target=metadata_target(status))
-        self._check_loop()
+        self._check_open()
         if self._engine is None:
             raise UsageError("the client is not enabled: there is nobody to ask for metadata")
         return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
@@ -273,7 +273,7 @@ class AsyncPersonalizeClient:
         one_of("fetch", "on_error", on_error, ("default", "raise"))
         if not isinstance(seconds, int | float) or not 0 < seconds < inf:
             raise InvalidInputError("deadline must be a number of seconds above 0")
-        self._check_loop()
+        self._check_open()
         self._fetches += 1
         if self._engine is None or self._circuit.paused:
             reason = Reason.DISABLED if self._engine is None else Reason.PAUSED
@@ -455,7 +455,7 @@ class AsyncPersonalizeClient:
                     "tracking belongs to the thread of the client's event loop: from another thread, such as a FastAPI"
                     " `def` endpoint, use anyio.from_thread.run_sync(client.track_impression, …)"
                 )
-        self._check_loop()
+        self._check_open()
         raise AssertionError  # pragma: no cover - the line above raised
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -466,19 +466,19 @@ class AsyncPersonalizeClient:
         Args:
             timeout: Seconds; what is not settled by then is `pending` in the report.
         """
-        self._check_loop()
+        self._check_open()
         if self._engine is not None:
             await self._engine.pump.flush(timeout)
         return self._report()
 
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""
-        self._check_loop()
+        self._check_open()
         self._circuit.paused, self._owner = True, 0
 
     def resume(self) -> None:
         """Undoes `pause`."""
-        self._check_loop()
+        self._check_open()
         self._circuit.paused = False
         if self._engine is not None:
             self._owner = get_ident()
@@ -518,7 +518,7 @@ class AsyncPersonalizeClient:
     def _report(self) -> DeliveryReport:
         return DeliveryReport(**self._buffer.counts())
 
-    def _check_loop(self) -> None:
+    def _check_open(self) -> None:
         match self._state:
             case "new":
                 raise UsageError("the client is not open: use `async with AsyncPersonalizeClient(…) as client`")
@@ -527,12 +527,15 @@ class AsyncPersonalizeClient:
             case "forked":
                 raise UsageError("this process was forked after the client was opened: open one in the child")
             case "open":
-                try:
-                    running = asyncio.get_running_loop()
-                except RuntimeError:
-                    running = None
-                if running is not self._loop:
-                    raise UsageError("the client was opened in another event loop: open one in each")
+                self._check_loop()
+
+    def _check_loop(self) -> None:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise UsageError("the client was opened in another event loop: open one in each")
 
     def __repr__(self) -> str:
         return f"<AsyncPersonalizeClient {self._state}, {self._settings.base_url}, {self._buffer.pending} pending>"

@@ -236,9 +236,7 @@ class _Raw(httpx.AsyncByteStream):
 
 @pytest.mark.parametrize("coding", ["br", "gzip, gzip"])
 async def test_other_content_codings_are_refused(coding):
-    moengage = MoEngage(
-        fetch=lambda body: httpx.Response(200, stream=_Raw(b"x"), headers={"content-encoding": coding})
-    )
+    moengage = MoEngage(fetch=lambda body: httpx.Response(200, stream=_Raw(b"x"), headers={"content-encoding": coding}))
     async with make_client(moengage) as client:
         assert (await client.fetch("hero"))["hero"].reason is Reason.BAD_REPLY
 

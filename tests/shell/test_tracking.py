@@ -91,7 +91,9 @@ async def test_track_is_the_primitive_under_both():
 
 
 async def test_what_was_never_served_is_not_reported():
-    moengage = MoEngage(fetch=lambda body: serving(odd={"payload": {"a": {"value": 1}}, "experience_context": {"x": 1}}))
+    moengage = MoEngage(
+        fetch=lambda body: serving(odd={"payload": {"a": {"value": 1}}, "experience_context": {"x": 1}})
+    )
     async with client_of(moengage) as client:
         experiences = await client.fetch("absent", "odd")
         assert client.track_impression(experiences["absent"], customer_id="john") is Admission.UNMATCHED
@@ -128,11 +130,11 @@ async def test_linger_counts_from_the_oldest_event():
 async def test_a_full_request_does_not_linger():
     moengage = MoEngage()
     async with client_of(moengage, batching=BatchPolicy(linger=60)) as client:
-        for number in range(200):
+        for number in range(150):
             client.track_impression(CONTEXT, customer_id=f"customer-{number}")
         await anyio.sleep(1)
-        (body,) = moengage.bodies  # the rest lingers
-        assert 48_700 < len(body) <= 49_152
+        assert len(moengage.elements) == 100  # the rest lingers
+        assert moengage.count("events") == 1
 
 
 async def test_a_large_element_bound_is_kept():
@@ -165,8 +167,7 @@ async def test_requests_of_one_customer_never_overlap_and_keep_their_order():
             assert client.track_impression(CONTEXT, customer_id=customer, event_uuid=event_uuid)
             if number % 50 == 0:
                 await anyio.sleep(0.02)
-    for customer, uuids in sent.items():
-        assert [action["moe_event_uuid"] for action in moengage.of(customer)] == uuids
+    assert moengage.by_customer() == sent
 
 
 async def test_20000_impressions_of_500_customers_in_no_more_requests_than_exact_packing_plus_a_tenth():
@@ -193,8 +194,7 @@ async def test_20000_impressions_of_500_customers_in_no_more_requests_than_exact
     assert client.last_report.delivered == 20_000
     assert client.last_report.balanced
     assert moengage.repeated() == {}
-    for customer, uuids in expected.items():
-        assert [action["moe_event_uuid"] for action in moengage.of(customer)] == uuids
+    assert moengage.by_customer() == expected
     exact = -(-sum(map(len, moengage.bodies)) // 49_152)
     assert max(map(len, moengage.bodies)) <= 49_152
     assert moengage.count("events") <= exact * 1.1
@@ -263,7 +263,9 @@ async def test_ten_seconds_of_outage_cost_nothing():
     async with client_of(moengage) as client:
         began = anyio.current_time()
         for number in range(2_000):
-            assert client.track_impression(CONTEXT, customer_id=f"customer-{number % 30}", event_uuid=event_uuid_for(number))
+            assert client.track_impression(
+                CONTEXT, customer_id=f"customer-{number % 30}", event_uuid=event_uuid_for(number)
+            )
             await anyio.sleep(0.01)
         report = await client.flush(60)
         assert client.stats().retries > 0

@@ -50,7 +50,9 @@ class MoEngage(httpx.AsyncBaseTransport):
         self.fetch = fetch or (
             lambda body: serving(**{key: served(Title=f"for {key}") for key in body.get("experience_key", ["all"])})
         )
-        self.metadata = metadata or (lambda body: httpx.Response(200, json={"metadata": {"count": 0, "experiences": []}}))
+        self.metadata = metadata or (
+            lambda body: httpx.Response(200, json={"metadata": {"count": 0, "experiences": []}})
+        )
         self.requests = []  # (path, decoded body)
         self.times = []
         self.bodies = []
@@ -99,8 +101,12 @@ class MoEngage(httpx.AsyncBaseTransport):
     def uuids(self):
         return [action["moe_event_uuid"] for _, action in self.actions]
 
-    def of(self, customer_id):
-        return [action for customer, action in self.actions if customer == customer_id]
+    def by_customer(self):
+        """Each customer's UUIDs, in order of arrival."""
+        found = {}
+        for customer, action in self.actions:
+            found.setdefault(customer, []).append(action["moe_event_uuid"])
+        return found
 
     def repeated(self):
         return {uuid: count for uuid, count in Counter(self.uuids).items() if count > 1}
