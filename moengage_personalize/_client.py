@@ -31,7 +31,7 @@ import httpx
 from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
-from ._errors import InvalidInputError, UsageError
+from ._errors import ConnectionFailedError, InvalidInputError, UsageError
 from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
@@ -51,6 +51,7 @@ from .core.wire import (
     metadata_target,
     read_metadata,
 )
+from .http2 import Http2Transport
 
 _State = Literal["new", "open", "closing", "closed", "forked"]
 _IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
@@ -460,6 +461,22 @@ class AsyncPersonalizeClient:
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def warm_up(self) -> None:
+        """Opens the connection ahead of the first request, if the transport is the SDK's own.
+
+        Raises:
+            ConnectionFailedError: It cannot be opened; a later request tries again.
+        """
+        self._check_open()
+        if isinstance(self._transport, Http2Transport):
+            try:
+                await self._transport.warm_up(self._settings.base_url)
+            except httpx.TransportError as error:
+                failure = f"the connection cannot be opened: {type(error).__name__}"
+            else:
+                return
+            raise ConnectionFailedError(failure)
+
     async def flush(self, timeout: float = 30.0) -> DeliveryReport:  # noqa: ASYNC109 - it returns, it does not raise
         """Waits until everything accepted before the call is settled, and returns the report since the start.
 
@@ -497,6 +514,7 @@ class AsyncPersonalizeClient:
             fetches=self._fetches,
             fetch_requests=engine.fetcher.requests if engine else 0,
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
+            connections_opened=self._connections_opened(),
             paused=self._paused,
             closed=self._closed,
             disabled=self._disabled,
@@ -514,6 +532,9 @@ class AsyncPersonalizeClient:
                 return Health(condition=self._engine.pump.condition, detail=self._engine.pump.detail)
             case state:
                 return Health(condition=Condition.CLOSED, detail=f"the client is {state}")
+
+    def _connections_opened(self) -> int:
+        return self._transport.stats().connections_opened if isinstance(self._transport, Http2Transport) else 0
 
     def _report(self) -> DeliveryReport:
         return DeliveryReport(**self._buffer.counts())
