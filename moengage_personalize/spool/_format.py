@@ -39,6 +39,7 @@ _CRC = struct.Struct("<I")
 _COPIES_AT = (0, 128)
 
 FRAME = struct.Struct("<8sII")  # marker, mark, crc
+FRAME_SIZE = FRAME.size
 MARK = struct.Struct("<I")
 MARK_AT = 8
 _SETTLED_MARK = MARK.pack(SETTLED)
@@ -55,7 +56,7 @@ SCRUBBED_FROM = FRAME.size + 4  # forgetting overwrites from here: the length st
 
 _IMPRESSION, _HAS_OFFSET = 1, 2
 _HAS_STATUS = 1
-_GIL_KEPT = 5 * 1024  # above this, zlib's crc32 releases the GIL, which costs 5 ms beside a busy thread
+GIL_KEPT = 5 * 1024  # above this, zlib's crc32 releases the GIL, which costs 5 ms beside a busy thread
 
 
 class Kind(enum.IntEnum):
@@ -66,6 +67,8 @@ class Kind(enum.IntEnum):
     TOMBSTONE = 3
 
 
+_ENTRY_KIND = int(Kind.ENTRY)
+_ENTRY_OVERHEAD = FRAME.size + _ENTRY.size
 _KINDS = frozenset(int(kind) for kind in Kind)
 
 
@@ -113,11 +116,11 @@ def padded(size: int) -> int:
 
 def checksum(data: bytes) -> int:
     """CRC-32 that never releases the GIL."""
-    if len(data) <= _GIL_KEPT:
+    if len(data) <= GIL_KEPT:
         return crc32(data)
     crc = 0
-    for at in range(0, len(data), _GIL_KEPT):
-        crc = crc32(data[at : at + _GIL_KEPT], crc)
+    for at in range(0, len(data), GIL_KEPT):
+        crc = crc32(data[at : at + GIL_KEPT], crc)
     return crc
 
 
@@ -154,21 +157,16 @@ def framed(body: bytes, marker: bytes) -> bytes:
 
 def encode_entry(entry: Entry) -> bytes:
     """The body of an entry's frame. Raises `struct.error` or `ValueError` for what cannot be represented."""
-    customer, attributes, payload, offset = (
-        entry.customer,
-        entry.attributes,
-        entry.payload,
-        entry.timezone_offset,
-    )
-    flags = _IMPRESSION if entry.impression else 0
+    customer, attributes, payload = entry.customer, entry.attributes, entry.payload
+    flags, offset = _IMPRESSION if entry.impression else 0, entry.timezone_offset
     if offset is None:
         offset = 0
     else:
         flags |= _HAS_OFFSET
-    sizes = len(customer), len(attributes)
-    length = FRAME.size + _ENTRY.size + sizes[0] + sizes[1] + len(payload)
+    persons, extras = len(customer), len(attributes)
+    length = _ENTRY_OVERHEAD + persons + extras + len(payload)
     uuid = entry.event_uuid.encode("ascii")
-    fixed = _ENTRY.pack(length, Kind.ENTRY, flags, *sizes, offset, entry.accepted_at, uuid)
+    fixed = _ENTRY.pack(length, _ENTRY_KIND, flags, persons, extras, offset, entry.accepted_at, uuid)
     return b"".join((fixed, customer, attributes, payload))
 
 

@@ -20,7 +20,7 @@ from typing import assert_never
 
 from attrs import Factory, define, frozen
 
-from ._format import FRAME, RECORDS_AT, Frame, Header, Kind, encode_entry, padded
+from ._format import FRAME_SIZE, RECORDS_AT, Frame, Header, Kind, encode_entry, padded
 from ._nouns import Entry, Ticket
 from ._segment import ENCODING_ERRORS, Segment, offset_in, segment_number
 
@@ -103,7 +103,7 @@ class Journal:
             self.refused += 1
             return None
         segment = self.active
-        if segment is None or segment.tail + FRAME.size + len(body) > segment.size:
+        if segment is None or segment.tail + FRAME_SIZE + len(body) > segment.size:
             segment = self._rotated(len(body), entry.accepted_at)
             if segment is None:
                 self.refused += 1
@@ -138,9 +138,9 @@ class Journal:
                 self.forgotten += segment.mark(offset)
             elif segment.is_pending(offset):
                 taken.append((Ticket(segment.base | offset), entry))
-        segment.cursor, segment.used = found.next, max(segment.used, found.tail)
+        segment.cursor, segment.tail = found.next, max(segment.tail, found.tail)
         segment.total += found.seen
-        segment.pending += len(taken)
+        segment.done += found.seen - len(taken)
         self.recovered += len(taken)
         self._retire_if_done(segment)
         return taken
@@ -159,7 +159,7 @@ class Journal:
 
     def _rotated(self, length: int, now: float) -> Segment | None:
         """A fresh active segment with room for a body of this length."""
-        if self.closed or not self.accepting or RECORDS_AT + padded(FRAME.size + length) > self.segment_bytes:
+        if self.closed or not self.accepting or RECORDS_AT + padded(FRAME_SIZE + length) > self.segment_bytes:
             return None
         try:
             fresh = self.spares.popleft()
@@ -187,7 +187,7 @@ class Journal:
             return self._settle(target)
         if segment is not None and marked:
             if offset_in(ticket) < segment.cursor:
-                segment.pending -= 1
+                segment.done += 1
             self._retire_if_done(segment)
         return marked
 
@@ -215,7 +215,7 @@ class Journal:
             if copy is None:
                 return
             self.moved[ticket] = copy
-            source.pending -= 1
+            source.done += 1
             self.carried += 1
         if source.pending == 0:
             self.evacuated.append(source)
@@ -223,7 +223,7 @@ class Journal:
 
     def _append_copy(self, body: bytes, created: float) -> Ticket | None:
         segment = self.active
-        if segment is None or segment.tail + FRAME.size + len(body) > segment.size:
+        if segment is None or segment.tail + FRAME_SIZE + len(body) > segment.size:
             segment = self._rotated(len(body), created)
         return None if segment is None else segment.append(body)
 

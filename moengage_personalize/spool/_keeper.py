@@ -253,7 +253,7 @@ class Keeper:
         for segment in list(self.journal.segments.values()):
             if not segment.named:
                 unnamed.append(segment)
-            if segment.dirty:
+            if segment.is_dirty:
                 try:
                     segment.sync()
                 except OSError as error:
@@ -379,7 +379,7 @@ class Keeper:
                 yield Carry(segment, stragglers)
 
     def _pages(self, segment: Segment) -> Iterator[list[Frame]]:
-        at, until = RECORDS_AT, segment.tail
+        at, until = RECORDS_AT, segment.end
         while at < until:
             page = segment.page(at, limit=_CHORE, until=until)
             yield page.frames
@@ -412,5 +412,5 @@ def _is_mostly_settled(segment: Segment) -> bool:
     """Whether what is pending takes less than a quarter of the file."""
     if segment.pending == 0 or segment.total == 0:
         return False
-    average = (segment.used - RECORDS_AT) / segment.total
+    average = (segment.tail - RECORDS_AT) / segment.total
     return segment.pending * average * 4 < segment.size

@@ -15,12 +15,15 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from zlib import crc32
 
 from attrs import define, field
 
 from ._directory import Directory, Lock
 from ._format import (
     FRAME,
+    FRAME_SIZE,
+    GIL_KEPT,
     MARK,
     MARK_AT,
     PENDING,
@@ -34,7 +37,6 @@ from ._format import (
     Page,
     checksum,
     header_area,
-    padded,
     read_header,
     scan,
 )
@@ -72,11 +74,12 @@ class Segment:
     Attributes:
         number: Its place in tickets, unique in this process.
         lock: Under whose lock it lies.
-        tail: Where the next record goes; the file's size for an adopted segment.
+        tail: Where the last known record ends, and in the active segment the next one goes.
         cursor: Up to where recovery has read an adopted segment; its size for our own.
-        total: Records known, settled ones included.
-        pending: Records handed out and not settled.
-        dirty: Something was stored since the last sync began.
+        total: Records known.
+        done: How many of those are settled, or have been copied elsewhere.
+        synced: The tail when the last sync began.
+        touched: Something else was stored since then.
         doomed: Must be left for another segment: a sync failed, or the file's name is gone.
         sealed_at: Monotonic time when the journal's thread first saw that nothing is appended any more.
     """
@@ -92,10 +95,10 @@ class Segment:
     cursor: int
     base: int = field(init=False)
     marker: bytes = field(init=False)
-    used: int = RECORDS_AT
+    synced: int = 0
+    touched: bool = False
     total: int = 0
-    pending: int = 0
-    dirty: bool = False
+    done: int = 0
     named: bool = False
     doomed: bool = False
     sealed_at: float | None = None
@@ -103,6 +106,21 @@ class Segment:
     def __attrs_post_init__(self) -> None:
         self.base = self.number << _OFFSET_BITS
         self.marker = self.header.marker
+
+    @property
+    def pending(self) -> int:
+        """Records handed out and not settled."""
+        return self.total - self.done
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is something to sync."""
+        return self.touched or self.tail != self.synced
+
+    @property
+    def end(self) -> int:
+        """Behind this there are no records."""
+        return self.tail if self.is_read else self.size
 
     @property
     def is_read(self) -> bool:
@@ -113,18 +131,17 @@ class Segment:
         """Store the header: from here on the file is a segment, to whoever finds it."""
         self.header = header
         self.map[:RECORDS_AT] = header_area(header)
-        self.dirty = True
+        self.touched = True
 
     def append(self, body: bytes) -> Ticket:
         """Store a record and answer its ticket. There must be room."""
-        at = self.tail
-        end = at + FRAME.size + len(body)
-        self.map[at + FRAME.size : end] = body
-        FRAME.pack_into(self.map, at, self.marker, PENDING, checksum(body))
-        self.tail = self.used = padded(end)
+        at, mapped, length = self.tail, self.map, len(body)
+        end = at + FRAME_SIZE + length
+        mapped[at + FRAME_SIZE : end] = body
+        crc = crc32(body) if length <= GIL_KEPT else checksum(body)
+        FRAME.pack_into(mapped, at, self.marker, PENDING, crc)
+        self.tail = (end + 7) & -8
         self.total += 1
-        self.pending += 1
-        self.dirty = True
         return self.base | at  # type: ignore[return-value]  # `Ticket(...)` would be a call on the hot path
 
     def is_pending(self, offset: int) -> bool:
@@ -136,7 +153,7 @@ class Segment:
         if not self.is_pending(offset):
             return False
         MARK.pack_into(self.map, offset + MARK_AT, SETTLED)
-        self.dirty = True
+        self.touched = True
         return True
 
     def scrub(self, offset: int, length: int) -> None:
@@ -144,7 +161,7 @@ class Segment:
         begin = offset + SCRUBBED_FROM
         end = offset + FRAME.size + length
         self.map[begin:end] = bytes(end - begin)
-        self.dirty = True
+        self.touched = True
 
     def page(self, at: int, *, limit: int, until: int | None = None) -> Page:
         """Up to `limit` records from `at` on, read from the file. Raises `OSError`."""
@@ -166,13 +183,13 @@ class Segment:
 
     def sync(self) -> None:
         """Make everything stored before this call durable. Raises `OSError`, also when the file has no name."""
-        self.dirty = False
+        self.touched, self.synced = False, self.tail
         try:
             _sync(self.fd)
             if os.fstat(self.fd).st_nlink == 0:
                 raise FileNotFoundError(errno.ENOENT, "a segment was removed")
         except OSError:
-            self.dirty = True
+            self.touched = True
             raise
 
     def close(self) -> None:
@@ -207,7 +224,9 @@ def adopt_segment(directory: Directory, lock: Lock, name: str, *, number: int) -
     except BaseException:
         os.close(fd)
         raise
-    return Segment(number, name, lock, fd, mapped, size, header, tail=size, cursor=RECORDS_AT, named=True)
+    return Segment(
+        number, name, lock, fd, mapped, size, header, tail=RECORDS_AT, cursor=RECORDS_AT, named=True
+    )
 
 
 def _header_of(fd: int) -> Header:
