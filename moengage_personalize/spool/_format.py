@@ -14,7 +14,7 @@ one store of four bytes in place. No single flipped bit, and no torn store, turn
 bring a settled record back (a resend of the same UUID, byte for byte), never lose a pending one.
 
 *The header* is written twice, each copy with its checksum. The first 64 bytes keep their meaning in every
-version, so that an old library can tell "newer" from "damaged".
+version, so that an old library can tell "newer" from "damaged". A mark at `DOUBT_AT` says that a sync failed.
 
 Invariant: `read_header`, `scan` and the decoders are total. Arbitrary bytes in; out come records that were
 written, or nothing.
@@ -37,6 +37,7 @@ MAGIC = b"moespool"
 _HEADER = struct.Struct("<8sHHxxxx8sQd20x")  # magic, version, kind, marker, sequence, created; then a crc32
 _CRC = struct.Struct("<I")
 _COPIES_AT = (0, 128)
+DOUBT_AT = 248  # outside of both copies
 
 FRAME = struct.Struct("<8sII")  # marker, mark, crc
 FRAME_SIZE = FRAME.size

@@ -192,7 +192,12 @@ class Journal:
         return marked
 
     def _retire_if_done(self, segment: Segment) -> None:
-        if segment.pending == 0 and segment is not self.active and segment.is_read:
+        if segment.pending or segment is self.active or not segment.is_read:
+            return
+        if segment.carried:
+            self.evacuated.append(segment)
+            self.wake()
+        else:
             self._retire(segment)
 
     def _retire(self, segment: Segment) -> None:
@@ -207,6 +212,7 @@ class Journal:
             return
         if source is self.active:
             self.active = None
+        source.carried = True
         for frame in chore.frames:
             ticket = Ticket(source.base | frame.offset)
             if ticket in self.moved or not source.is_pending(frame.offset):
@@ -217,9 +223,7 @@ class Journal:
             self.moved[ticket] = copy
             source.done += 1
             self.carried += 1
-        if source.pending == 0:
-            self.evacuated.append(source)
-            self.wake()
+        self._retire_if_done(source)
 
     def _append_copy(self, body: bytes, created: float) -> Ticket | None:
         segment = self.active

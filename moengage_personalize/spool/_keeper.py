@@ -212,7 +212,7 @@ class Keeper:
             return True
         journal = self.journal
         for segment in list(journal.segments.values()):
-            segment.doomed = True
+            segment.doom()
         journal.active, journal.accepting = None, False
         while journal.spares:
             journal.spares.pop().close()
@@ -257,7 +257,8 @@ class Keeper:
                 try:
                     segment.sync()
                 except OSError as error:
-                    segment.doomed, failed = True, error
+                    segment.doom()
+                    failed = error
         if unnamed or self._names_changed:
             self._names_changed = False
             try:

@@ -21,6 +21,7 @@ from attrs import define, field
 
 from ._directory import Directory, Lock
 from ._format import (
+    DOUBT_AT,
     FRAME,
     FRAME_SIZE,
     GIL_KEPT,
@@ -80,6 +81,7 @@ class Segment:
         done: How many of those are settled, or have been copied elsewhere.
         synced: The tail when the last sync began.
         touched: Something else was stored since then.
+        carried: Some of its records have been copied elsewhere, so it stays until the copies are durable.
         doomed: Must be left for another segment: a sync failed, or the file's name is gone.
         sealed_at: Monotonic time when the journal's thread first saw that nothing is appended any more.
     """
@@ -100,6 +102,7 @@ class Segment:
     total: int = 0
     done: int = 0
     named: bool = False
+    carried: bool = False
     doomed: bool = False
     sealed_at: float | None = None
 
@@ -163,6 +166,11 @@ class Segment:
         self.map[begin:end] = bytes(end - begin)
         self.touched = True
 
+    def doom(self) -> None:
+        """Have everything pending copied elsewhere, also by whoever adopts this file."""
+        self.doomed = True
+        MARK.pack_into(self.map, DOUBT_AT, SETTLED)
+
     def page(self, at: int, *, limit: int, until: int | None = None) -> Page:
         """Up to `limit` records from `at` on, read from the file. Raises `OSError`."""
         size = self.size if until is None else until
@@ -224,9 +232,10 @@ def adopt_segment(directory: Directory, lock: Lock, name: str, *, number: int) -
     except BaseException:
         os.close(fd)
         raise
-    return Segment(
-        number, name, lock, fd, mapped, size, header, tail=RECORDS_AT, cursor=RECORDS_AT, named=True
-    )
+    segment = Segment(number, name, lock, fd, mapped, size, header, tail=RECORDS_AT, cursor=RECORDS_AT)
+    segment.touched = True  # nobody knows whether it was ever synced
+    segment.doomed = MARK.unpack_from(mapped, DOUBT_AT)[0] == SETTLED
+    return segment
 
 
 def _header_of(fd: int) -> Header:
