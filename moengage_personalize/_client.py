@@ -16,7 +16,7 @@ import os
 import ssl
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from math import inf
 from threading import get_ident
@@ -52,6 +52,7 @@ from .core.wire import (
     read_metadata,
 )
 from .http2 import Http2Transport
+from .spool import Spool
 
 _State = Literal["new", "open", "closing", "closed", "forked"]
 _IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
@@ -73,6 +74,7 @@ class AsyncPersonalizeClient:
         fetching: How `fetch` asks.
         batching: How events travel.
         retrying: How requests are tried again.
+        spool: Where accepted events are journaled, so that they outlive the process: `DiskSpool(directory)`.
         ssl_context: For a private certificate authority. It is the client's from then on (ALPN is set on it).
         proxy: An explicit proxy's URL; proxies of the environment are ignored.
         transport: Any `httpx.AsyncBaseTransport`; the client closes it.
@@ -93,6 +95,7 @@ class AsyncPersonalizeClient:
         fetching: FetchPolicy = FetchPolicy(),  # noqa: B008 - frozen
         batching: BatchPolicy = BatchPolicy(),  # noqa: B008
         retrying: RetryPolicy = RetryPolicy(),  # noqa: B008
+        spool: Spool | None = None,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -109,6 +112,7 @@ class AsyncPersonalizeClient:
             environ=os.environ,
         )
         self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying)
+        self._spool = spool
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._transport = transport
@@ -141,6 +145,7 @@ class AsyncPersonalizeClient:
                 buffer=self._buffer,
                 circuit=self._circuit,
                 effects=self._effects,
+                spool=self._spool,
             )
             await self._engine.start()
             self._owner = get_ident()
@@ -487,6 +492,32 @@ class AsyncPersonalizeClient:
         if self._engine is not None:
             await self._engine.pump.flush(timeout)
         return self._report()
+
+    async def journaled(self) -> None:
+        """Returns when everything accepted so far would survive a power cut. Without a spool: at once.
+
+        Raises:
+            SpoolError: The disk refuses; what is journaled still survives the end of the process.
+        """
+        self._check_open()
+        if self._spool is not None and self._engine is not None:
+            await self._spool.sync()
+
+    async def replay(self, event_uuids: Sequence[str] | None = None) -> int:
+        """Takes dead letters on again: events that MoEngage rejected and the spool kept. Returns how many.
+
+        Args:
+            event_uuids: Which; None: all.
+
+        Raises:
+            SpoolError: The spool cannot be read.
+        """
+        self._check_open()
+        if self._engine is None or self._engine.spooling is None:
+            return 0
+        taken = await self._engine.spooling.replay(event_uuids)
+        self._engine.pump.wake()
+        return taken
 
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""

@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
+from math import inf
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -129,6 +130,7 @@ class BatchPolicy:
         dedup_window: Settled UUIDs that are remembered. It covers a handler that runs twice, not a day.
         grace: Seconds that leaving takes at the most; below the 10 s after which most supervisors kill.
         time_to_live: Seconds after which an accepted event is given up, by the wall clock. One day.
+        spooled_time_to_live: The same for events in a spool. None: they are kept until they are delivered.
     """
 
     linger: float = attrs.field(default=1.0, validator=_at_least(0))
@@ -141,6 +143,15 @@ class BatchPolicy:
     dedup_window: int = attrs.field(default=10_000, validator=_within(0, 1 << 30))
     grace: float = attrs.field(default=5.0, validator=_at_least(0))
     time_to_live: float = attrs.field(default=86_400.0, validator=_at_least(0, above=True))
+    spooled_time_to_live: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_at_least(0, above=True))
+    )
+
+    def lifetime(self, *, spooled: bool) -> float:
+        """Returns the seconds for which an event is worth keeping."""
+        if not spooled:
+            return self.time_to_live
+        return inf if self.spooled_time_to_live is None else self.spooled_time_to_live
 
 
 @attrs.frozen(kw_only=True)

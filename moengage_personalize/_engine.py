@@ -31,13 +31,15 @@ from ._effects import Effects
 from ._exchange import Exchange
 from ._fetcher import Fetcher
 from ._pump import Pump
+from ._spooling import Spooling
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
 from .http2 import Http2Transport
+from .spool import Spool
 
 log = logging.getLogger("moengage_personalize")
 T = TypeVar("T")
-CLOSE_TRANSPORT = 0.05  # seconds to say goodbye to the server
+GOODBYE = 0.08  # seconds to say goodbye to the server, and to let the spool's thread finish (it does so in any case)
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +61,7 @@ class Engine:
         buffer: Where events wait.
         circuit: What senders know together.
         effects: The outside world.
+        spool: Where accepted events are journaled.
     """
 
     def __init__(
@@ -70,7 +73,10 @@ class Engine:
         buffer: Buffer,
         circuit: Circuit,
         effects: Effects,
+        spool: Spool | None = None,
     ) -> None:
+        self._spool = spool
+        self.spooling = None if spool is None else Spooling(spool, buffer, effects.wall)
         self._exchange = Exchange(transport, settings, effects)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._started = anyio.Event()
@@ -78,7 +84,13 @@ class Engine:
         self._deadline = inf
         self.transport = transport
         self.pump = Pump(
-            buffer, circuit, self._exchange, batching=policies.batching, retrying=policies.retrying, effects=effects
+            buffer,
+            circuit,
+            self._exchange,
+            batching=policies.batching,
+            retrying=policies.retrying,
+            effects=effects,
+            spooling=self.spooling,
         )
         self.fetcher = Fetcher(
             self._exchange,
@@ -94,7 +106,13 @@ class Engine:
         return self._exchange
 
     async def start(self) -> None:
-        """Starts the host, and returns when it is there."""
+        """Opens the spool, starts the host, and returns when it is there.
+
+        Raises:
+            SpoolError: The spool cannot be opened.
+        """
+        if self._spool is not None:
+            await self._spool.open()
         loop = asyncio.get_running_loop()
         self._host_task = loop.create_task(self._host(), name="moengage_personalize", context=Context())
         try:
@@ -127,12 +145,20 @@ class Engine:
         finally:
             self._started.set()
             try:
-                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_TRANSPORT):
-                    await self._exchange.aclose()
-            except Exception as error:
-                log.debug("closing the transport failed with %s", type(error).__name__)
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE):
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(_quietly, self._exchange.aclose)
+                        if self._spool is not None:
+                            tasks.start_soon(_quietly, self._spool.aclose)
             finally:
                 self._done.set()
+
+
+async def _quietly(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        await close()
+    except Exception as error:
+        log.debug("closing failed with %s", type(error).__name__)
 
 
 def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:

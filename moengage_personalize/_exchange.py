@@ -110,17 +110,16 @@ class Exchange:
         raise self._error(reply, call)
 
     async def _exchange(self, call: Call, deadline: float) -> Reply:
-        late = DeadlineExceededError("no answer within the deadline", attempts=1)
-        failure: PersonalizeError = late
         try:
             if isinstance(self._transport, Http2Transport):
                 return await self._multiplexed(self._transport, call, deadline)
             with anyio.CancelScope(deadline=deadline):
                 return await self._read(await self._transport.handle_async_request(self._request(call, deadline)))
+            failure: PersonalizeError = DeadlineExceededError("no answer within the deadline", attempts=1)
         except PersonalizeError as error:
             failure = error
         except httpx.TimeoutException:
-            failure = late
+            failure = DeadlineExceededError("no answer within the deadline", attempts=1)
         except httpx.DecodingError:
             failure = BadReplyError("the reply's content coding is broken, or more than is accepted", attempts=1)
         except Exception as error:  # whatever a transport raises
