@@ -288,7 +288,8 @@ def test_an_heir_does_not_trust_what_failed_to_sync(root, disk, tmp_path):
     bench = Bench(root)
     bench.append(entry(1))
     disk.failing = True
-    bench.cycle()
+    with pytest.raises(SpoolSyncError):
+        bench.sync()
     bench.kill()
     disk.failing = False
     heir = Bench(root)
