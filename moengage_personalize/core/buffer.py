@@ -377,7 +377,8 @@ class Buffer:
 
     def recover(self, event: Journaled, *, replayed: bool = False) -> bool:
         """Takes on an event of an earlier process, or a dead letter; False if it is known already."""
-        if event.event_uuid in self._known:
+        known = self._known.get(event.event_uuid, self)
+        if isinstance(known, Record) or (known is None and not replayed):  # a rejected one may be tried again
             self.released.append(event.ticket)
             return False
         self.recovered += not replayed

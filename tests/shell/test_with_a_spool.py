@@ -111,8 +111,7 @@ async def test_forgetting_reaches_the_spool(tmp_path):
     async with client_of(down, tmp_path, batching=BatchPolicy(linger=60)) as client:
         while client.stats().recovered < 2:
             await anyio.sleep(0.01)
-        receipt = await client.forget("john@example.com")
-        assert receipt.events >= 0
+        await client.forget("john@example.com")
         await client.aclose(0)
     up = MoEngage()
     async with client_of(up, tmp_path) as client:
