@@ -39,6 +39,8 @@ _SESSION_NAMES = {
 _OURS = frozenset({"customer_id", "identifiers", "user_identifiers", "experience_key", *_SESSION_NAMES.values()})
 _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "audience_name", "audience_id")
 
+_NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
+
 # ── fetch, out ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -48,13 +50,13 @@ def check_keys(keys: Iterable[object]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: There is none, or one is not text of 1 to 50 characters.
     """
-    unique = tuple(dict.fromkeys(keys))
-    if not unique:
+    given = tuple(keys)
+    if not given:
         raise InvalidInputError("fetch needs at least one experience key; fetch_all asks for everything")
-    for key in unique:
+    for key in given:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidInputError(f"an experience key must be text of 1 to {MAX_KEY_LENGTH} characters")
-    return unique  # type: ignore[return-value]
+    return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
 
 
 def fetch_fields(
@@ -88,6 +90,8 @@ def fetch_fields(
 
 
 def _custom_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(attributes, Mapping):
+        raise InvalidInputError("attributes must be a mapping of names to values")
     for name, value in attributes.items():
         if not isinstance(name, str) or not name:
             raise InvalidInputError("the name of an in-session attribute must be text, and not empty")
@@ -158,15 +162,22 @@ def _experience(key: str, served: Any, otherwise: Reason) -> Experience:
         try:
             values[name] = _value(variable)
         except (ValueError, RecursionError) as error:
-            undecodable[name] = str(error) if type(error) is ValueError else "not JSON"
+            undecodable[name] = str(error) if type(error) is _UndecodableError else "not JSON"
     return Experience(
         key=key, reason=Reason.MATCHED, source="network", payload=values, undecodable=undecodable, context=context
     )
 
 
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+
+
+class _UndecodableError(ValueError):
+    """Its message is ours, and shows nothing."""
+
+
 def _value(variable: Any) -> Any:
     if not isinstance(variable, dict) or "value" not in variable:
-        raise ValueError("no value")
+        raise _UndecodableError("no value")
     value, data_type = variable["value"], variable.get("data_type")
     match data_type:
         case "string" | None:
@@ -177,7 +188,7 @@ def _value(variable: Any) -> Any:
             if isinstance(value, str):
                 value = {"true": True, "false": False}.get(value.strip().lower())
             if not isinstance(value, bool):
-                raise ValueError("not a boolean")
+                raise _UndecodableError("not a boolean")
             return value
         case "json":
             return loads(value) if isinstance(value, str) else value
@@ -187,9 +198,9 @@ def _value(variable: Any) -> Any:
 
 def _number(value: Any, data_type: str) -> int | float:
     if isinstance(value, str):
-        value = loads(value.strip()) if re.fullmatch(r"\s*[-+.0-9eE]{1,64}\s*", value) else None
+        value = loads(value) if _NUMBER.fullmatch(value := value.strip()) else None
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"not a {data_type}")
+        raise _UndecodableError(f"not a {data_type}")
     return float(value) if data_type == "float" else value
 
 
@@ -204,8 +215,8 @@ def metadata_target(statuses: Iterable[str] | str | None) -> str:
     """
     if statuses is None:
         return METADATA_PATH
-    chosen = (statuses,) if isinstance(statuses, str) else tuple(statuses)
-    if not chosen or not set(chosen) <= set(STATUSES):
+    chosen = tuple(statuses) if isinstance(statuses, Iterable) and not isinstance(statuses, str) else (statuses,)
+    if not chosen or not all(status in STATUSES for status in chosen):
         raise InvalidInputError(f"status must be one or more of {', '.join(STATUSES)}, spelled so")
     return f"{METADATA_PATH}?status={','.join(chosen)}"
 
@@ -236,8 +247,8 @@ def read_metadata(body: bytes) -> ExperiencesMetadata:
     """
     import cattrs  # 40 ms; a service asks for metadata once a day
 
-    try:
-        found = cattrs.structure(_read_object(body), _MetadataReply).metadata
+    try:  # a converter of our own: the global one has whatever hooks the application gave it
+        found = cattrs.Converter().structure(_read_object(body), _MetadataReply).metadata
     except Exception as error:
         raise BadReplyError(f"the metadata cannot be read ({type(error).__name__})") from None
     entries = {
@@ -259,7 +270,7 @@ def encode_context(context: Mapping[str, Any]) -> str:
         InvalidInputError: A field is missing that MoEngage documents as required, or it is no JSON.
     """
     if not isinstance(context, Mapping):
-        raise InvalidInputError("an Experience is needed, or the experience_context that came with one")
+        raise InvalidInputError(_NO_CONTEXT)
     if missing := [name for name in _REQUIRED_CONTEXT if name not in context]:
         raise InvalidInputError(f"the experience context lacks {', '.join(missing)}: MoEngage would refuse the event")
     return encode(dict(context), "the experience context").decode()
@@ -285,7 +296,11 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
     Raises:
         InvalidInputError: An attribute's name is in the context already, or is `b_id`; or something is no JSON.
     """
-    merged = dict(context) if isinstance(context, Mapping) else {}
+    if not isinstance(context, Mapping):
+        raise InvalidInputError(_NO_CONTEXT)
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise InvalidInputError("attributes must be a mapping of names to values")
+    merged = dict(context)
     for name, value in (attributes or {}).items():
         if name in merged or name == "b_id":
             raise InvalidInputError(f"attributes must not contain {name!r}: it has a meaning of its own")
