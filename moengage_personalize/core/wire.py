@@ -380,6 +380,7 @@ def encode_events(elements: Iterable[bytes]) -> bytes:
 # ── errors, in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _WORD = re.compile(r"[^\s\"'`:;,<>()\[\]{}=]+")
+_PART = re.compile(r"\w+")
 _VOCABULARY = frozenset(
     "elements actions action attributes customer_id identifiers user_identifiers experience_key user_attributes "
     "user_timezone_offset moe_event_uuid event_time platform experience_context experience cid moe_locale_id "
@@ -402,7 +403,8 @@ def read_error(body: bytes, sent: bytes) -> ErrorText:
 
     Args:
         body: The body, whatever it is.
-        sent: The request's body. A word of the error that the request carried is masked, since it may be somebody's.
+        sent: The request's body. A word of the error of which the request carried a part is masked, since it may be
+            somebody's: in another case, between other quotes, cut off or percent-encoded.
     """
     try:
         reply = loads(body)
@@ -420,16 +422,42 @@ def read_error(body: bytes, sent: bytes) -> ErrorText:
         "description": reply.get("description") or nested.get("message") or reply.get("message"),
         "code": reply.get("code") or nested.get("code"),
     }
-    return ErrorText(**{name: _masked(text, sent) for name, text in found.items() if isinstance(text, str)})
+    carried = _carried(sent)
+    return ErrorText(**{name: _masked(text, carried) for name, text in found.items() if isinstance(text, str)})
 
 
-def _masked(text: str, sent: bytes) -> str:
+def _carried(sent: bytes) -> str:
+    """Returns every text and number that the request carried, but the API's own vocabulary."""
+    words: list[str] = []
+    left: list[Any] = [loads(sent)] if sent else []
+    while left:
+        match left.pop():
+            case dict() as members:
+                left += members.values()
+                words += (name for name in members if name not in _VOCABULARY)
+            case list() as items:
+                left += items
+            case leaf:
+                words += [] if leaf in _VOCABULARY else [str(leaf)]
+    return f" {' '.join(words).casefold()} "
+
+
+def _masked(text: str, carried: str) -> str:
     def mask(found: re.Match[str]) -> str:
-        word = found[0].strip(".!?")
-        carried = word and word not in _VOCABULARY and word.encode("utf-8", "replace") in sent
-        return "***" if carried else found[0]
+        return "***" if found[0] not in _VOCABULARY and _is_carried(found[0].casefold(), carried) else found[0]
 
     return _WORD.sub(mask, "".join(c if c.isprintable() else " " for c in text[:400]))
+
+
+def _is_carried(word: str, carried: str) -> bool:
+    """Whether a part of the word was in the request: a whole word there, or a piece of four characters or more."""
+    parts = [word] if not word.isascii() else []
+    parts += _PART.findall(word)
+    return any(part in carried if len(part) > 3 else _has_word(part, carried) for part in parts)
+
+
+def _has_word(part: str, carried: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", carried) is not None
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
