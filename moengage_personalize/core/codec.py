@@ -51,7 +51,7 @@ def _is_json(value: Any, depth: int) -> bool:
     if kind in _SCALARS:
         return True
     if kind is int:
-        return value.bit_length() < 1_024
+        return bool(value.bit_length() < 1_024)
     if kind is float:
         return isfinite(value)
     if depth == 64:
