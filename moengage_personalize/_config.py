@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
+from math import inf
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -59,12 +60,15 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
-def _at_least(bound: float, *, above: bool = False) -> Callable[[object, attrs.Attribute[float], float], None]:
+def _at_least(
+    bound: float, *, above: bool = False, finite: bool = False
+) -> Callable[[object, attrs.Attribute[float], float], None]:
     def check(owner: object, attribute: attrs.Attribute[float], value: float) -> None:
         sound = isinstance(value, int | float) and not isinstance(value, bool)
-        if not sound or not (value > bound if above else value >= bound):
+        if not sound or not (value > bound if above else value >= bound) or (finite and value == inf):
             raise ConfigurationError(
-                f"{type(owner).__name__}.{attribute.name} must be a number {'above' if above else 'from'} {bound}"
+                f"{type(owner).__name__}.{attribute.name} must be a {'finite ' if finite else ''}number"
+                f" {'above' if above else 'from'} {bound}"
             )
 
     return check
@@ -107,7 +111,7 @@ class FetchPolicy:
         max_keys: Experience keys per request; MoEngage serves the first 25 and drops the rest silently.
     """
 
-    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True))
+    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True, finite=True))
     attempts: int = attrs.field(default=2, validator=_within(1, 10))
     on_error: OnError = attrs.field(default="default", validator=_word(OnError))
     identity: Identity = attrs.field(default="both", validator=_word(Identity))
@@ -154,8 +158,8 @@ class RetryPolicy:
             a second, so that it never starves.
     """
 
-    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True))
-    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True))
+    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True, finite=True))
+    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True, finite=True))
     budget: int = attrs.field(default=100, validator=_within(1, 1_000_000))
 
 
@@ -202,7 +206,7 @@ def resolve(
         raise ConfigurationError("workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID")
     if api_key is None:
         raise ConfigurationError("api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY")
-    if not workspace_id.fits_header(without=":"):
+    if not isinstance(workspace_id, Secret) or not workspace_id.fits_header(without=":"):
         raise ConfigurationError(f"workspace_id {_FITS}, and no colon")
     if isinstance(api_key, Secret) and not api_key.fits_header():
         raise ConfigurationError(f"api_key {_FITS}")
@@ -249,6 +253,8 @@ def parse_base_url(base_url: str) -> str:
     wrong = ConfigurationError(
         "base_url must look like https://host[:port][/path], without user name, query, fragment or spaces"
     )
+    if not isinstance(base_url, str):
+        raise wrong
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname or "", parts.port
@@ -256,7 +262,9 @@ def parse_base_url(base_url: str) -> str:
         raise wrong from None
     literal = f"[{host}]" if ":" in host else host
     location = literal if port is None else f"{literal}:{port}"
-    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or not _PATH.fullmatch(parts.path):
+    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or port == 0:
+        raise wrong
+    if not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
         raise wrong
     if base_url.lower() != f"{parts.scheme}://{location}{parts.path}".lower() or not _is_host(host):
         raise wrong
