@@ -99,7 +99,7 @@ def _int(digits: str) -> int | float:
     return number if -(1 << 63) <= number < 1 << 64 else _float(digits)
 
 
-def _refuse(word: str) -> None:
+def _refuse(_: str) -> None:
     raise ValueError("NaN and Infinity are not JSON")
 
 

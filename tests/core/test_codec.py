@@ -20,7 +20,12 @@ DECODERS = [codec.orjson.loads, codec._stdlib_loads]
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.integers(-(1 << 80), 1 << 80) | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(1 << 80), 1 << 80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT
 )
 JSON = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
@@ -31,9 +36,11 @@ HOSTILE = st.recursive(
     | st.text()
     | st.binary(max_size=3)
     | st.sampled_from([object(), {1}, 1j, StrEnum("S", {"A": "a"}).A, IntEnum("I", {"A": 1}).A, 10**400]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.tuples(inner)
-    | st.dictionaries(st.text(max_size=3) | st.integers() | st.none(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner)
+        | st.dictionaries(st.text(max_size=3) | st.integers() | st.none(), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 
@@ -107,13 +114,49 @@ def digits(length):
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b" 1 ", b"01", b"+1", b"-0", b"-0.0", b"1.", b".5", b"1E5", b"1e-400", b"nul", b"[1,]", b"{}{}", b'{"a":1,"a":2}',
-        b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"[1e400]", b'"\x01"', b'"\x7f"', b'"\\x"', b'"\\u0000"',
-        b'"\\ud800"', b'"\\uDFFF\\ud83d"', b'{"\\ud800":1}', b'"\\ud83d\\ude00"', b'"\\\\ud800"', b"\xef\xbb\xbf1", b'"\xff"', "1".encode("utf-16"),
-        b"18446744073709551615", b"18446744073709551616", b"-9223372036854775808", b"-9223372036854775809",
-        digits(25).encode(), digits(400).encode(), digits(5_000).encode(), "\"é\"", "[\"\\ud800\"]",
+        b"",
+        b" 1 ",
+        b"01",
+        b"+1",
+        b"-0",
+        b"-0.0",
+        b"1.",
+        b".5",
+        b"1E5",
+        b"1e-400",
+        b"nul",
+        b"[1,]",
+        b"{}{}",
+        b'{"a":1,"a":2}',
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"1e999",
+        b"-1e999",
+        b"[1e400]",
+        b'"\x01"',
+        b'"\x7f"',
+        b'"\\x"',
+        b'"\\u0000"',
+        b'"\\ud800"',
+        b'"\\uDFFF\\ud83d"',
+        b'{"\\ud800":1}',
+        b'"\\ud83d\\ude00"',
+        b'"\\\\ud800"',
+        b"\xef\xbb\xbf1",
+        b'"\xff"',
+        "1".encode("utf-16"),
+        b"18446744073709551615",
+        b"18446744073709551616",
+        b"-9223372036854775808",
+        b"-9223372036854775809",
+        digits(25).encode(),
+        digits(400).encode(),
+        digits(5_000).encode(),
+        '"é"',
+        '["\\ud800"]',
     ],
-)  # fmt: skip
+)
 def test_both_back_ends_read_the_same(text):
     one, other = (read(decoder, text) for decoder in DECODERS)
     assert same(one, other) if not isinstance(one, type) else one is other
@@ -138,11 +181,26 @@ def test_an_integer_beyond_64_bits_arrives_as_a_float():
 @pytest.mark.parametrize(
     "value",
     [
-        math.nan, math.inf, -math.inf, 10**400, 10**5_000, "\ud800", {"\ud800": 1}, {1: 2}, {None: 1}, b"x", {1}, object(), 1j,
-        StrEnum("S", {"A": "a"}).A, IntEnum("I", {"A": 1}).A, [object()], {"a": {"b": math.nan}},
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        10**5_000,
+        "\ud800",
+        {"\ud800": 1},
+        {1: 2},
+        {None: 1},
+        b"x",
+        {1},
+        object(),
+        1j,
+        StrEnum("S", {"A": "a"}).A,
+        IntEnum("I", {"A": 1}).A,
+        [object()],
+        {"a": {"b": math.nan}},
     ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_what_json_has_no_word_for_is_refused(value):
     with pytest.raises(InvalidInputError) as caught:
         codec.encode(value, "thing")
