@@ -128,7 +128,7 @@ class BatchPolicy:
         max_actions: Actions per request. Unpublished; 1,000 keeps a turn of the loop short and a bisection shallow.
         max_bytes: Bytes per request. 48 KiB fit the default HTTP/2 window, so that an early refusal is always seen.
         max_pending: Accepted events that are not settled, in flight included.
-        max_pending_bytes: The same in bytes. 8 MiB is memory that any web worker can spare.
+        max_pending_bytes: The same in bytes; not below `max_bytes`. 8 MiB is memory that any web worker can spare.
         senders: Requests at the same time. Two: one slow answer does not stop the others.
         dedup_window: Settled UUIDs that are remembered. It covers a handler that runs twice, not a day.
         grace: Seconds that leaving takes at the most; below the 10 s after which most supervisors kill.
@@ -145,6 +145,10 @@ class BatchPolicy:
     dedup_window: int = attrs.field(default=10_000, validator=_within(0, 1 << 30))
     grace: float = attrs.field(default=5.0, validator=_at_least(0))
     time_to_live: float = attrs.field(default=86_400.0, validator=_at_least(0, above=True))
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_pending_bytes < self.max_bytes:  # one event could push everything else out and still not fit
+            raise ConfigurationError("BatchPolicy.max_pending_bytes must not be below max_bytes")
 
 
 @attrs.frozen(kw_only=True)

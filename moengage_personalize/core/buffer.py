@@ -278,6 +278,7 @@ class Buffer:
             record.attributes = None
             self._withdraw(record)
         self.forgotten += waiting
+        self._trim_impressions()
         return waiting, in_flight
 
     # ── flushing ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -89,7 +89,8 @@ class BufferMachine(RuleBasedStateMachine):
         self.barriers: list[tuple] = []
         self.draining = False
         self.counts = dict.fromkeys(
-            "accepted duplicate dropped_at_the_door refused delivered rejected forgotten overflow expired closed".split(), 0
+            "accepted duplicate dropped_at_the_door refused delivered rejected forgotten overflow expired closed".split(),  # noqa: E501
+            0,
         )
 
     # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,7 +211,9 @@ class BufferMachine(RuleBasedStateMachine):
     ATTRIBUTES = st.dictionaries(st.sampled_from(["a", "b", "é"]), st.sampled_from([1, "x", "y" * 900]), max_size=2)
     OFFSETS = st.sampled_from([None, None, 19_800, -54_000])
 
-    @rule(customer=st.sampled_from(CUSTOMERS), click=st.booleans(), padding=SIZES, attributes=ATTRIBUTES, offset=OFFSETS)
+    @rule(
+        customer=st.sampled_from(CUSTOMERS), click=st.booleans(), padding=SIZES, attributes=ATTRIBUTES, offset=OFFSETS
+    )
     def offer_a_fresh_event(self, customer, click, padding, attributes, offset):
         self.number += 1
         self.offer(self.number, customer, click=click, padding=padding, attributes=attributes, offset=offset)
@@ -255,7 +258,11 @@ class BufferMachine(RuleBasedStateMachine):
         self.batches.append(list(batch.records))
 
     @precondition(lambda self: self.batches)
-    @rule(data=st.data(), fate=st.sampled_from(Fate), reason=st.sampled_from([None, DropReason.EXPIRED, DropReason.CLOSED]))
+    @rule(
+        data=st.data(),
+        fate=st.sampled_from(Fate),
+        reason=st.sampled_from([None, DropReason.EXPIRED, DropReason.CLOSED]),
+    )
     def settle(self, data, fate, reason):
         batch = data.draw(st.sampled_from(self.batches))
         some = data.draw(st.permutations(batch))[: data.draw(st.integers(1, len(batch)))]
@@ -324,9 +331,7 @@ class BufferMachine(RuleBasedStateMachine):
         assert report.balanced
         counted = dict(self.counts)
         by_reason = {name: counted.pop(name) for name in ("overflow", "expired", "closed")}
-        assert {name: getattr(report, name) for name in counted} == counted | {
-            "accepted": self.counts["accepted"],
-        }
+        assert {name: getattr(report, name) for name in counted} == counted | {"accepted": self.counts["accepted"]}
         assert report.dropped_by_reason == {name: count for name, count in by_reason.items() if count}
         assert report.dropped == sum(by_reason.values())
         assert report.pending == len(self.waiting) + len(self.flying)
@@ -346,7 +351,9 @@ class BufferMachine(RuleBasedStateMachine):
 
     @invariant()
     def at_most_one_request_per_customer_is_under_way(self):
-        customers = [record.lane.customer_id for batch in self.batches for record in {r.lane: r for r in batch}.values()]
+        customers = [
+            record.lane.customer_id for batch in self.batches for record in {r.lane: r for r in batch}.values()
+        ]
         assert len(customers) == len(set(customers))
 
     @invariant()
