@@ -60,12 +60,15 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
-def _at_least(bound: float, *, above: bool = False) -> Callable[[object, attrs.Attribute[float], float], None]:
+def _at_least(
+    bound: float, *, above: bool = False, finite: bool = False
+) -> Callable[[object, attrs.Attribute[float], float], None]:
     def check(owner: object, attribute: attrs.Attribute[float], value: float) -> None:
         sound = isinstance(value, int | float) and not isinstance(value, bool)
-        if not sound or not (value > bound if above else value >= bound):
+        if not sound or not (value > bound if above else value >= bound) or (finite and value == inf):
             raise ConfigurationError(
-                f"{type(owner).__name__}.{attribute.name} must be a number {'above' if above else 'from'} {bound}"
+                f"{type(owner).__name__}.{attribute.name} must be a {'finite ' if finite else ''}number"
+                f" {'above' if above else 'from'} {bound}"
             )
 
     return check
@@ -108,7 +111,7 @@ class FetchPolicy:
         max_keys: Experience keys per request; MoEngage serves the first 25 and drops the rest silently.
     """
 
-    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True))
+    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True, finite=True))
     attempts: int = attrs.field(default=2, validator=_within(1, 10))
     on_error: OnError = attrs.field(default="default", validator=_word(OnError))
     identity: Identity = attrs.field(default="both", validator=_word(Identity))
@@ -125,7 +128,7 @@ class BatchPolicy:
         max_actions: Actions per request. Unpublished; 1,000 keeps a turn of the loop short and a bisection shallow.
         max_bytes: Bytes per request. 48 KiB fit the default HTTP/2 window, so that an early refusal is always seen.
         max_pending: Accepted events that are not settled, in flight included.
-        max_pending_bytes: The same in bytes. 8 MiB is memory that any web worker can spare.
+        max_pending_bytes: The same in bytes; not below `max_bytes`. 8 MiB is memory that any web worker can spare.
         senders: Requests at the same time. Two: one slow answer does not stop the others.
         dedup_window: Settled UUIDs that are remembered. It covers a handler that runs twice, not a day.
         grace: Seconds that leaving takes at the most; below the 10 s after which most supervisors kill.
@@ -153,6 +156,10 @@ class BatchPolicy:
             return self.time_to_live
         return inf if self.spooled_time_to_live is None else self.spooled_time_to_live
 
+    def __attrs_post_init__(self) -> None:
+        if self.max_pending_bytes < self.max_bytes:  # one event could push everything else out and still not fit
+            raise ConfigurationError("BatchPolicy.max_pending_bytes must not be below max_bytes")
+
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
@@ -165,8 +172,8 @@ class RetryPolicy:
             a second, so that it never starves.
     """
 
-    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True))
-    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True))
+    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True, finite=True))
+    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True, finite=True))
     budget: int = attrs.field(default=100, validator=_within(1, 1_000_000))
 
 
@@ -213,7 +220,7 @@ def resolve(
         raise ConfigurationError("workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID")
     if api_key is None:
         raise ConfigurationError("api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY")
-    if not workspace_id.fits_header(without=":"):
+    if not isinstance(workspace_id, Secret) or not workspace_id.fits_header(without=":"):
         raise ConfigurationError(f"workspace_id {_FITS}, and no colon")
     if isinstance(api_key, Secret) and not api_key.fits_header():
         raise ConfigurationError(f"api_key {_FITS}")
@@ -260,6 +267,8 @@ def parse_base_url(base_url: str) -> str:
     wrong = ConfigurationError(
         "base_url must look like https://host[:port][/path], without user name, query, fragment or spaces"
     )
+    if not isinstance(base_url, str):
+        raise wrong
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname or "", parts.port
@@ -267,7 +276,9 @@ def parse_base_url(base_url: str) -> str:
         raise wrong from None
     literal = f"[{host}]" if ":" in host else host
     location = literal if port is None else f"{literal}:{port}"
-    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or not _PATH.fullmatch(parts.path):
+    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or port == 0:
+        raise wrong
+    if not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
         raise wrong
     if base_url.lower() != f"{parts.scheme}://{location}{parts.path}".lower() or not _is_host(host):
         raise wrong

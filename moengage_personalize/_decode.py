@@ -7,11 +7,12 @@ a number here, that is `data_type`'s business. What does not fit is the caller's
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Any, TypeVar, is_typeddict
+from functools import cache, partial
+from typing import Any, TypeVar, get_args, get_origin, is_typeddict
 
 import attrs
 import cattrs
+from cattrs.strategies import configure_union_passthrough
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def _structure(kind: Any, payload: Mapping[str, Any]) -> Any:
             _renamed([field.alias or name for name, field in kind.model_fields.items()], payload)
         )
     if attrs.has(kind):
-        names = [field.name for field in attrs.fields(kind)]
+        names = [field.alias for field in attrs.fields(kind)]
     else:
         names = list(kind.__annotations__ if is_typeddict(kind) else kind.__dataclass_fields__)
     return _converter().structure(_renamed(names, payload), kind)
@@ -43,14 +44,28 @@ def _renamed(names: Iterable[str], payload: Mapping[str, Any]) -> dict[str, Any]
 
 @cache
 def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=False)
-    for scalar in (str, int, bool):
-        converter.register_structure_hook(scalar, _exactly)
-    converter.register_structure_hook(float, lambda value, _: float(_exactly(value, int | float)))
+    converter = cattrs.Converter(detailed_validation=False, use_alias=True)
+    for scalar in (str, int, float, bool):
+        converter.register_structure_hook(scalar, partial(_scalar, scalar))
+    converter.register_structure_hook_func(_is_list, partial(_list, converter))
+    configure_union_passthrough(str | int | float | bool | None, converter)
     return converter
 
 
-def _exactly(value: Any, kind: Any) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+def _scalar(scalar: type, value: Any, kind: Any) -> Any:
+    """A value of the scalar itself, or of a subclass such as an enum."""
+    if type(value) is not scalar and not (scalar is float and type(value) is int):
         raise TypeError
-    return value
+    return kind(value)
+
+
+def _is_list(kind: Any) -> bool:
+    origin, arguments = get_origin(kind), get_args(kind)
+    return origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (...,))
+
+
+def _list(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
+    """A text is no list of its letters."""
+    if not isinstance(value, list):
+        raise TypeError
+    return get_origin(kind)(converter.structure(item, get_args(kind)[0]) for item in value)

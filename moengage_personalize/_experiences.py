@@ -10,6 +10,7 @@ in its repr, and hands out copies of the context, so that what is reported is wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, overload
 
@@ -81,7 +82,7 @@ class Experience:
     @property
     def context(self) -> dict[str, Any]:
         """A copy of MoEngage's `experience_context`, to be handed to a browser and back. Empty if unmatched."""
-        return dict(self._context or {})
+        return deepcopy(dict(self._context or {}))
 
     @overload
     def get(self, name: str) -> Any: ...

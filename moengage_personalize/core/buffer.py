@@ -323,6 +323,7 @@ class Buffer:
             record.attributes = None
             self._withdraw(record)
         self.forgotten += waiting
+        self._trim_impressions()
         return waiting, in_flight
 
     # ── with a journal ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -473,7 +474,9 @@ class Buffer:
         self._ready_lanes += 1
         self._ready_actions += len(lane.waiting)
         self._ready_bytes += lane.waiting_bytes
-        if self._ready_lanes in (1, self._policy.max_elements) or self._ready_bytes >= self._policy.max_bytes:
+        policy = self._policy
+        full = self._ready_bytes >= policy.max_bytes or self._ready_actions >= policy.max_actions
+        if full or self._ready_lanes in (1, policy.max_elements):
             self.stirred = True
         if len(self._ready) > 2 * self._ready_lanes + 64:
             self._ready = [

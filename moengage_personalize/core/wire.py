@@ -39,6 +39,8 @@ _SESSION_NAMES = {
 _OURS = frozenset({"customer_id", "identifiers", "user_identifiers", "experience_key", *_SESSION_NAMES.values()})
 _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "audience_name", "audience_id")
 
+_NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
+
 # ── fetch, out ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -48,13 +50,13 @@ def check_keys(keys: Iterable[object]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: There is none, or one is not text of 1 to 50 characters.
     """
-    unique = tuple(dict.fromkeys(keys))
-    if not unique:
+    given = tuple(keys)
+    if not given:
         raise InvalidInputError("fetch needs at least one experience key; fetch_all asks for everything")
-    for key in unique:
+    for key in given:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidInputError(f"an experience key must be text of 1 to {MAX_KEY_LENGTH} characters")
-    return unique  # type: ignore[return-value]
+    return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
 
 
 def fetch_fields(
@@ -88,6 +90,8 @@ def fetch_fields(
 
 
 def _custom_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(attributes, Mapping):
+        raise InvalidInputError("attributes must be a mapping of names to values")
     for name, value in attributes.items():
         if not isinstance(name, str) or not name:
             raise InvalidInputError("the name of an in-session attribute must be text, and not empty")
@@ -158,15 +162,22 @@ def _experience(key: str, served: Any, otherwise: Reason) -> Experience:
         try:
             values[name] = _value(variable)
         except (ValueError, RecursionError) as error:
-            undecodable[name] = str(error) if type(error) is ValueError else "not JSON"
+            undecodable[name] = str(error) if type(error) is _UndecodableError else "not JSON"
     return Experience(
         key=key, reason=Reason.MATCHED, source="network", payload=values, undecodable=undecodable, context=context
     )
 
 
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+
+
+class _UndecodableError(ValueError):
+    """Its message is ours, and shows nothing."""
+
+
 def _value(variable: Any) -> Any:
     if not isinstance(variable, dict) or "value" not in variable:
-        raise ValueError("no value")
+        raise _UndecodableError("no value")
     value, data_type = variable["value"], variable.get("data_type")
     match data_type:
         case "string" | None:
@@ -177,7 +188,7 @@ def _value(variable: Any) -> Any:
             if isinstance(value, str):
                 value = {"true": True, "false": False}.get(value.strip().lower())
             if not isinstance(value, bool):
-                raise ValueError("not a boolean")
+                raise _UndecodableError("not a boolean")
             return value
         case "json":
             return loads(value) if isinstance(value, str) else value
@@ -187,9 +198,9 @@ def _value(variable: Any) -> Any:
 
 def _number(value: Any, data_type: str) -> int | float:
     if isinstance(value, str):
-        value = loads(value.strip()) if re.fullmatch(r"\s*[-+.0-9eE]{1,64}\s*", value) else None
+        value = loads(value) if _NUMBER.fullmatch(value := value.strip()) else None
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"not a {data_type}")
+        raise _UndecodableError(f"not a {data_type}")
     return float(value) if data_type == "float" else value
 
 
@@ -204,8 +215,8 @@ def metadata_target(statuses: Iterable[str] | str | None) -> str:
     """
     if statuses is None:
         return METADATA_PATH
-    chosen = (statuses,) if isinstance(statuses, str) else tuple(statuses)
-    if not chosen or not set(chosen) <= set(STATUSES):
+    chosen = tuple(statuses) if isinstance(statuses, Iterable) and not isinstance(statuses, str) else (statuses,)
+    if not chosen or not all(status in STATUSES for status in chosen):
         raise InvalidInputError(f"status must be one or more of {', '.join(STATUSES)}, spelled so")
     return f"{METADATA_PATH}?status={','.join(chosen)}"
 
@@ -236,8 +247,8 @@ def read_metadata(body: bytes) -> ExperiencesMetadata:
     """
     import cattrs  # 40 ms; a service asks for metadata once a day
 
-    try:
-        found = cattrs.structure(_read_object(body), _MetadataReply).metadata
+    try:  # a converter of our own: the global one has whatever hooks the application gave it
+        found = cattrs.Converter().structure(_read_object(body), _MetadataReply).metadata
     except Exception as error:
         raise BadReplyError(f"the metadata cannot be read ({type(error).__name__})") from None
     entries = {
@@ -259,7 +270,7 @@ def encode_context(context: Mapping[str, Any]) -> str:
         InvalidInputError: A field is missing that MoEngage documents as required, or it is no JSON.
     """
     if not isinstance(context, Mapping):
-        raise InvalidInputError("an Experience is needed, or the experience_context that came with one")
+        raise InvalidInputError(_NO_CONTEXT)
     if missing := [name for name in _REQUIRED_CONTEXT if name not in context]:
         raise InvalidInputError(f"the experience context lacks {', '.join(missing)}: MoEngage would refuse the event")
     return encode(dict(context), "the experience context").decode()
@@ -285,7 +296,11 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
     Raises:
         InvalidInputError: An attribute's name is in the context already, or is `b_id`; or something is no JSON.
     """
-    merged = dict(context) if isinstance(context, Mapping) else {}
+    if not isinstance(context, Mapping):
+        raise InvalidInputError(_NO_CONTEXT)
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise InvalidInputError("attributes must be a mapping of names to values")
+    merged = dict(context)
     for name, value in (attributes or {}).items():
         if name in merged or name == "b_id":
             raise InvalidInputError(f"attributes must not contain {name!r}: it has a meaning of its own")
@@ -376,6 +391,7 @@ def encode_events(elements: Iterable[bytes]) -> bytes:
 # ── errors, in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _WORD = re.compile(r"[^\s\"'`:;,<>()\[\]{}=]+")
+_PART = re.compile(r"\w+")
 _VOCABULARY = frozenset(
     "elements actions action attributes customer_id identifiers user_identifiers experience_key user_attributes "
     "user_timezone_offset moe_event_uuid event_time platform experience_context experience cid moe_locale_id "
@@ -398,7 +414,8 @@ def read_error(body: bytes, sent: bytes) -> ErrorText:
 
     Args:
         body: The body, whatever it is.
-        sent: The request's body. A word of the error that the request carried is masked, since it may be somebody's.
+        sent: The request's body. A word of the error of which the request carried a part is masked, since it may be
+            somebody's: in another case, between other quotes, cut off or percent-encoded.
     """
     try:
         reply = loads(body)
@@ -416,16 +433,42 @@ def read_error(body: bytes, sent: bytes) -> ErrorText:
         "description": reply.get("description") or nested.get("message") or reply.get("message"),
         "code": reply.get("code") or nested.get("code"),
     }
-    return ErrorText(**{name: _masked(text, sent) for name, text in found.items() if isinstance(text, str)})
+    carried = _carried(sent)
+    return ErrorText(**{name: _masked(text, carried) for name, text in found.items() if isinstance(text, str)})
 
 
-def _masked(text: str, sent: bytes) -> str:
+def _carried(sent: bytes) -> str:
+    """Returns every text and number that the request carried, but the API's own vocabulary."""
+    words: list[str] = []
+    left: list[Any] = [loads(sent)] if sent else []
+    while left:
+        match left.pop():
+            case dict() as members:
+                left += members.values()
+                words += (name for name in members if name not in _VOCABULARY)
+            case list() as items:
+                left += items
+            case leaf:
+                words += [] if leaf in _VOCABULARY else [str(leaf)]
+    return f" {' '.join(words).casefold()} "
+
+
+def _masked(text: str, carried: str) -> str:
     def mask(found: re.Match[str]) -> str:
-        word = found[0].strip(".!?")
-        carried = word and word not in _VOCABULARY and word.encode("utf-8", "replace") in sent
-        return "***" if carried else found[0]
+        return "***" if found[0] not in _VOCABULARY and _is_carried(found[0].casefold(), carried) else found[0]
 
     return _WORD.sub(mask, "".join(c if c.isprintable() else " " for c in text[:400]))
+
+
+def _is_carried(word: str, carried: str) -> bool:
+    """Whether a part of the word was in the request: a whole word there, or a piece of four characters or more."""
+    parts = [word] if not word.isascii() else []
+    parts += _PART.findall(word)
+    return any(part in carried if len(part) > 3 else _has_word(part, carried) for part in parts)
+
+
+def _has_word(part: str, carried: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", carried) is not None
 
 
 def _read_object(body: bytes) -> dict[str, Any]:
