@@ -463,7 +463,7 @@ class Buffer:
     def __repr__(self) -> str:
         return (
             f"<Buffer {self.waiting} waiting, {self.in_flight} in flight, {self.pending_bytes} bytes,"
-            f" {len(self._spilled)} spilled,"
+            f"{f' {len(self._spilled)} spilled,' if self._spilled else ''}"
             f" {len(self._lanes)} customers, {self._ready_lanes} ready>"
         )
 
