@@ -32,7 +32,7 @@ import attrs
 import httpx
 
 HERE = Path(__file__).parent
-AT_ONCE = 8  # visitors at the same time: they share the machine with the shop and the emulator
+AT_ONCE = 4  # visitors at the same time: they share the machine with the shop and the emulator
 AGENTS = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1",
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 Chrome/142.0 Safari/537.36",

@@ -3,9 +3,9 @@
 Each page has several slots, all of them asked for in one `fetch`. What is shown is reported while the page is rendered;
 links lead through `/go`, which reports the click (`visits.py` says how it is kept genuine).
 
-Configured by the environment, as any client: `MOENGAGE_WORKSPACE_ID` and the like. Beyond that `STOREFRONT_SECRET` signs
-cookies and links, and `STOREFRONT_REPORT` names a file in which the shop, when it stops, leaves what became of its
-events.
+Configured by the environment, as any client: `MOENGAGE_WORKSPACE_ID` and the like. Beyond that `STOREFRONT_SECRET`
+signs cookies and links, and `STOREFRONT_REPORT` names a file in which the shop leaves, when it stops, what became of
+its events.
 """
 
 import json
@@ -30,7 +30,10 @@ from .shop import PRODUCTS
 from .visits import Visit
 
 HERE = Path(__file__).parent
-PERSONAS = {"john": "john@example.com", "asha": "asha@example.com"}  # whom the emulator knows; no password, it is a demo
+PERSONAS = {
+    "john": "john@example.com",
+    "asha": "asha@example.com",
+}  # whom the emulator knows; no password, it is a demo
 templates = Jinja2Templates(HERE / "templates")
 
 
@@ -51,7 +54,7 @@ def create_app(open_client: Callable[[], AsyncPersonalizeClient] = AsyncPersonal
             yield
         # Leaving has delivered what was waiting, within the grace period.
         if report:
-            Path(report).write_text(_report(app.state.personalize, app.state.accepted), encoding="utf-8")
+            _write_report(report, app.state.personalize, app.state.accepted)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     # Signed, so that nobody sees another's experiences by naming them.
@@ -125,5 +128,6 @@ def _add_actions(app: FastAPI) -> None:
         return {"condition": health.condition, "detail": health.detail}
 
 
-def _report(client: AsyncPersonalizeClient, accepted: list[str]) -> str:
-    return json.dumps({"stats": attrs.asdict(client.stats()), "accepted": accepted})
+def _write_report(path: str, client: AsyncPersonalizeClient, accepted: list[str]) -> None:
+    report = {"stats": attrs.asdict(client.stats()), "accepted": accepted}
+    Path(path).write_text(json.dumps(report), encoding="utf-8")

@@ -112,9 +112,7 @@ class Visit:
             return "/"
         if visitor == self.visitor:
             event_uuid = event_uuid_for("clicked", visitor, view, key, b_id)
-            admission = self._client.track_click(
-                context, customer_id=visitor, b_id=b_id or None, event_uuid=event_uuid
-            )
+            admission = self._client.track_click(context, customer_id=visitor, b_id=b_id or None, event_uuid=event_uuid)
             self._note(event_uuid, admission)
         return str(target)
 

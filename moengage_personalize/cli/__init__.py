@@ -1,7 +1,7 @@
 """The command line, `moengage-personalize`.
 
 Theory: a dispatcher. Each command is a function of another part of the package that takes the rest of the arguments and
-returns an exit status; this only finds it. Commands are imported when they are named, so that `--version` needs no extra.
+returns an exit status; this only finds it. Commands are imported when they are named: `--version` needs no extra.
 
 Invariant: whatever a command prints, and its exit status, are the command's own.
 """
