@@ -38,8 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("emulator", help="an emulator of MoEngage Personalize, on this machine", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if options.command is None:
+        if rest:
+            parser.error(f"there is no command, and {rest[0]} is none")
         parser.print_help()
-        return 0 if not rest else 2
+        return 0
     from ..emulator import main as emulator  # late: `--version` needs none of it
 
     return emulator(rest)
