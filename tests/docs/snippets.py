@@ -1,7 +1,7 @@
 """Python in Markdown, found and run.
 
 A block that is fenced as `python` is run: it may await, it sees what the blocks above it in the same file have made,
-and the tests that it defines are called. One that is fenced as `python fragment` stands for something that cannot be run
+and the tests that it defines are called. One that is fenced as `python fragment` stands for something that cannot run
 here; it is compiled.
 """
 
