@@ -1,0 +1,7 @@
+"""`python -m moengage_personalize.cli`."""
+
+import sys
+
+from . import main
+
+sys.exit(main())

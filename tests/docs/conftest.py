@@ -1,0 +1,1 @@
+from support.emulated import emulated, emulator  # noqa: F401

@@ -1,0 +1,89 @@
+"""What README and docs say is so: their Python runs, their tables are the code's, their links lead somewhere."""
+
+import re
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+from docs.snippets import ROOT, snippets
+
+import moengage_personalize
+from moengage_personalize import (
+    Admission,
+    AsyncPersonalizeClient,
+    BatchPolicy,
+    DropReason,
+    FetchPolicy,
+    Reason,
+    RetryPolicy,
+)
+
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@by_name
+@pytest.mark.anyio
+@pytest.mark.real_loops
+async def test_its_python_runs(page, emulated):
+    async with AsyncPersonalizeClient() as client:
+        hero = (await client.fetch("home-hero", customer_id="customer-1"))["home-hero"]
+        namespace = {"__name__": "snippet", "client": client, "customer_id": "customer-1", "hero": hero}
+        namespace["shown_at"] = datetime.now(UTC)
+        for snippet in snippets(page):
+            if snippet.fragment:
+                snippet.code()
+            else:
+                await snippet.run(namespace)
+    assert client.last_report.pending == client.last_report.dropped == 0
+
+
+def test_the_twenty_lines_of_the_readme_are_the_example():
+    example = (ROOT / "examples/fastapi_app.py").read_text(encoding="utf-8")
+    code = example.split('"""\n', 1)[1].strip()
+    assert [snippet for snippet in snippets(README) if snippet.text.strip() == code]
+
+
+@by_name
+def test_its_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert missing == []
+
+
+@by_name
+def test_every_make_target_that_it_names_exists(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {
+        "bench-fetch",
+        "bench-events",
+    }
+    assert set(re.findall(r"\bmake ([a-z][a-z-]+)`", page.read_text(encoding="utf-8"))) <= targets
+
+
+def test_the_readme_lists_every_policy_with_its_default():
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `([^`]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    policies = [value for name, value in vars(moengage_personalize).items() if name.endswith("Policy")]
+    assert {FetchPolicy, BatchPolicy, RetryPolicy} <= set(policies)
+    fields = {(policy.__name__, field.name, field.default) for policy in policies for field in attrs.fields(policy)}
+    assert sorted(rows) == sorted((owner, name, shown(default)) for owner, name, default in fields)
+
+
+def shown(default):
+    return f'"{default}"' if isinstance(default, str) else f"{default:_}"
+
+
+def test_the_readme_lists_every_environment_variable():
+    package = ROOT / "moengage_personalize"
+    read = {name for path in package.glob("*.py") for name in re.findall(r'"(MOENGAGE_[A-Z_]+)"', path.read_text())}
+    rows = re.findall(r"^\| `(MOENGAGE_[A-Z_]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(read)
+
+
+@pytest.mark.parametrize(
+    ("page", "kind"),
+    [("docs/quickstart.md", Reason), ("docs/delivery.md", Admission), ("docs/delivery.md", DropReason)],
+)
+def test_every_word_of_ours_is_explained(page, kind):
+    rows = re.findall(rf"^\| `{kind.__name__}\.(\w+)` \|", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(kind.__members__)

@@ -1,0 +1,154 @@
+"""The shop: its slots, what it reports, and how a click keeps genuine."""
+
+import json
+import re
+from contextlib import asynccontextmanager
+from html import unescape
+
+import httpx
+import pytest
+from storefront import create_app
+from storefront.slots import Hero, Recommendations, content
+
+from moengage_personalize import Experience, Reason
+from moengage_personalize.emulator import Emulator, Trouble
+
+pytestmark = [pytest.mark.anyio, pytest.mark.real_loops]
+PAGES = ["/", "/offers", "/product/coat", "/cart"]
+
+
+@asynccontextmanager
+async def shop(**browser):
+    """A visitor in the shop; leaving closes it."""
+    app = create_app()
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop", **browser) as http,
+    ):
+        yield http
+
+
+def links(page):
+    return [unescape(link) for link in re.findall(r'href="(/go\?[^"]+)"', page.text)]
+
+
+def experience(key="home-hero", **payload):
+    return Experience(key=key, reason=Reason.MATCHED, source="network", payload=payload, context={"cid": "1"})
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_asks_for_all_its_slots_in_one_request_and_reports_those_it_shows(emulated, path):
+    async with shop() as http:
+        page = await http.get(path)
+    assert page.status_code == 200
+    counts = emulated.ledger.counts
+    assert counts.fetch_requests == 1
+    assert counts.keys_asked > 1
+    assert counts.impressions == counts.experiences_served > 0
+    assert "personalize;dur=" in page.headers["server-timing"]
+
+
+async def test_a_page_says_which_variation_and_why(emulated):
+    async with shop() as http:
+        await http.post("/as/john")
+        page = await http.get("/")
+    assert "Gold members, variation" in page.text
+    assert re.search(r"(Welcome back to the lounge|Gold looks good on you)", page.text)
+
+
+async def test_a_page_that_a_proxy_asked_for_twice_is_counted_once(emulated):
+    async with shop() as http:
+        await http.get("/", headers={"X-Request-ID": "7"})
+        once = emulated.ledger.counts.experiences_served
+        await http.get("/", headers={"X-Request-ID": "7"})
+    assert emulated.ledger.counts.impressions == once
+
+
+async def test_a_click_is_reported_once_with_the_context_that_was_shown(emulated):
+    async with shop() as http:
+        link = links(await http.get("/"))[0]
+        targets = [(await http.get(link)).headers["location"] for _ in range(2)]
+    clicked = [event.action["attributes"] for event in emulated.ledger.events if "CLICKED" in event.action["action"]]
+    shown = [event.action["attributes"] for event in emulated.ledger.events if "SHOWN" in event.action["action"]]
+    assert targets == ["/product/coat"] * 2
+    assert [{**clicked[0], "b_id": None}] == [{**s, "b_id": None} for s in shown if s["cid"] == clicked[0]["cid"]]
+    assert len(clicked) == 1
+    assert clicked[0]["b_id"] == "cta"
+
+
+@pytest.mark.parametrize("spoil", [lambda link: link[:-1] + "x", lambda _: "/go?t=", lambda _: "/go"])
+async def test_a_link_that_was_tampered_with_reports_nothing_and_leads_home(emulated, spoil):
+    async with shop() as http:
+        link = links(await http.get("/"))[0]
+        assert (await http.get(spoil(link))).headers["location"] == "/"
+    assert emulated.ledger.counts.clicks == 0
+
+
+async def test_another_visitors_link_reports_nothing(emulated):
+    async with shop() as http:
+        link = links(await http.get("/"))[0]
+        http.cookies.clear()
+        assert (await http.get(link)).headers["location"] == "/product/coat"
+    assert emulated.ledger.counts.clicks == 0
+
+
+async def test_a_cookie_that_names_somebody_else_is_ignored(emulated):
+    async with shop(cookies={"visitor": "eyJ2aXNpdG9yIjogImpvaG5AZXhhbXBsZS5jb20ifQ==.x.y"}) as http:
+        await http.get("/")
+    assert "john@example.com" not in {event.customer_id for event in emulated.ledger.events}
+
+
+class TestWithAHostilePayload:
+    @pytest.fixture
+    def emulator(self):
+        hostile = '"><script>alert(1)</script>'
+        hero = dict.fromkeys(["Title", "Subtitle", "Cta"], hostile) | {
+            "Colour": "#fff;} body{display:none}",
+            "Discount": 1,
+        }
+        return Emulator("DEMO_WORKSPACE", "demo-key", experiences={"home-hero": hero})
+
+    async def test_everything_is_escaped(self, emulated):
+        async with shop() as http:
+            page = await http.get("/")
+        assert "<script" not in page.text
+        assert "&lt;script&gt;" in page.text
+        assert "display:none" not in page.text
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_in_an_outage_every_page_shows_its_defaults(emulated, path):
+    emulated.troubles.add(Trouble(endpoints=("fetch",), status=500), now=0)
+    async with shop() as http:
+        page = await http.get(path)
+    assert page.status_code == 200
+    assert "Our favourites" in page.text
+    assert "/go?" not in page.text
+    assert emulated.ledger.counts.received == 0
+
+
+async def test_the_cart_keeps_what_is_put_into_it_and_nothing_else(emulated):
+    async with shop() as http:
+        await http.post("/cart/boots")
+        await http.post("/cart/nonsense")
+        page = await http.get("/cart")
+        assert "Cart (1)" in page.text
+        assert (await http.get("/product/nonsense")).headers["location"] == "/"
+        assert (await http.get("/healthz")).json()["condition"] == "healthy"
+
+
+async def test_it_leaves_a_report_of_what_it_accepted(emulated, monkeypatch, tmp_path):
+    monkeypatch.setenv("STOREFRONT_REPORT", str(tmp_path / "report.json"))
+    async with shop() as http:
+        await http.get(links(await http.get("/"))[0])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert sorted(report["accepted"]) == sorted(event.uuid for event in emulated.ledger.events)
+    assert report["stats"]["delivered"] == len(report["accepted"]) > 1
+
+
+def test_a_slot_has_a_default_for_whatever_does_not_fit():
+    assert content(experience(Title=7)) == Hero()
+    assert content(experience("recommendations", Items="{")) == Recommendations()
+    assert content(experience("recommendations", Items='[{"offering_content": {}}]')) == Recommendations()
+    assert content(experience("cart-upsell", Text="x", Price="free")) is None
+    assert content(experience("evening-banner")) is None

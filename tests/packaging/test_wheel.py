@@ -1,0 +1,78 @@
+"""What is shipped, and that it is what these tests run.
+
+`make` builds the wheel, installs it and names it in MOENGAGE_TEST_WHEEL. Without that there is nothing to look at.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from email.parser import Parser
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+import moengage_personalize
+
+WHEEL = os.environ.get("MOENGAGE_TEST_WHEEL")
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not WHEEL, reason="needs the wheel that `make test` builds")
+
+
+@pytest.fixture(scope="module")
+def wheel():
+    with zipfile.ZipFile(WHEEL) as archive:
+        yield archive
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    name = next(name for name in wheel.namelist() if name.endswith("/METADATA"))
+    return Parser().parsestr(wheel.read(name).decode())
+
+
+def tracked(pattern):
+    return {str(path.relative_to(ROOT)) for path in (ROOT / "moengage_personalize").rglob(pattern)}
+
+
+def test_the_package_under_test_is_the_installed_one():
+    assert Path(moengage_personalize.__file__).is_relative_to(sysconfig.get_path("purelib"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    modules = {name for name in tracked("*.py") if "__pycache__" not in name}
+    data = tracked("*.toml") | tracked("*.html") | tracked("*.css") | tracked("*.js") | tracked("*.svg")
+    assert shipped == modules | data | {"moengage_personalize/py.typed"}
+    assert "moengage_personalize/emulator/demo.toml" in shipped
+
+
+def test_the_wheel_holds_its_licence_and_one_command(wheel):
+    assert any(name.endswith("/licenses/LICENSE") for name in wheel.namelist())
+    (command,) = [point for point in entry_points(group="console_scripts") if point.name == "moengage-personalize"]
+    assert command.value == "moengage_personalize.cli:main"
+
+
+def test_its_version_is_the_packages(metadata):
+    assert metadata["Version"] == moengage_personalize.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+
+
+def test_every_requirement_has_a_lower_bound_that_make_lowest_runs_with(metadata):
+    bounds = subprocess.run(
+        [sys.executable, ROOT / ".ci/lowest.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    named = {re.split(r"[^A-Za-z0-9-]", requirement)[0] for requirement in metadata.get_all("Requires-Dist")}
+    assert {bound.partition("==")[0] for bound in bounds} == named
+    assert "anyio==4.10" in bounds
+
+
+def test_importing_the_package_needs_no_extra_and_is_lean():
+    # What an extra brings, and what takes long to import, is loaded by those who use it.
+    late = "trustme cryptography uvloop fastapi starlette trio cattrs moengage_personalize.emulator".split()
+    code = f"import sys, moengage_personalize; print(*[name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
