@@ -4,6 +4,7 @@ Everything lives under `/_emulator/`, which no MoEngage path begins with. There 
 since there is nothing real to guard; but a page of another origin may not press the buttons.
 """
 
+from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -41,6 +42,8 @@ def _route(emulator: "Emulator", request: Request) -> Reply:
             return Reply(200, emulator.ledger.as_json())
         case "GET", "/_emulator/counts":
             return json_reply(emulator.ledger.counts_json())
+        case "GET", "/_emulator/openapi.json":
+            return Reply(200, resources.files(__package__).joinpath("openapi.json").read_bytes())
         case "POST", "/_emulator/reset":
             emulator.reset()
             return json_reply({"reset": True})

@@ -143,21 +143,19 @@ class Emulator:
         extra: tuple[tuple[bytes, bytes], ...] = ()
         try:
             if plan.status is not None:
-                raise _ordered(plan.status)
+                after = None if plan.retry_after is None else b"%d" % max(1, round(plan.retry_after))
+                raise _ordered(plan.status, () if after is None else ((b"retry-after", after),))
             self._authorize(request, endpoint)
             if endpoint == "fetch":
                 extra = self._limit(entry.at)
             if len(request.body) > self.max_body:
                 raise _ordered(413)
             reply = self._answer(request, entry, plan)
-        except _Limited as limited:
-            reply, extra = limited.reply(), limited.headers
-            entry.facts["error"] = limited.title
+            if request.method == "POST":
+                _note_content_type(request, entry)
         except Refusal as refusal:
             reply = refusal.reply()
             entry.facts["error"] = f"{refusal.title}: {refusal.description}"
-            if plan.retry_after is not None:
-                extra = ((b"retry-after", b"%d" % max(1, round(plan.retry_after))),)
         self._enter(entry, request, reply, plan)
         return attrs.evolve(reply, headers=reply.headers + extra) if extra else reply
 
@@ -184,16 +182,17 @@ class Emulator:
         if endpoint == "other":
             raise Refusal(404, "Request Error", "No such endpoint")
         if request.method != _ENDPOINTS[request.path][1]:
-            raise Refusal(405, "Request Error", f"Use {_ENDPOINTS[request.path][1]}")
-        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():
-            if self.reading is Reading.SEED:
-                raise Refusal(401, "Authentication required", "MOE-APPKEY is missing or unknown")
-            raise Refusal(400, "Request Error", "MoEngage Client not found: MOE-APPKEY is missing or unknown")
+            allowed = _ENDPOINTS[request.path][1]
+            raise Refusal(405, "Request Error", f"Use {allowed}", headers=((b"allow", allowed.encode()),))
         given = request.headers.get(b"authorization", b"")
         if given != self._authorization and not self._same_credentials(given):
             raise Refusal(
                 401, "Authentication required", "The workspace id or the Personalize API key is wrong"
             )
+        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():
+            if self.reading is Reading.SEED:
+                raise Refusal(401, "Authentication required", "MOE-APPKEY is missing or unknown")
+            raise Refusal(400, "Request Error", "MoEngage Client not found: MOE-APPKEY is missing or unknown")
 
     def _same_credentials(self, authorization: bytes) -> bool:
         """Whether a header that is not written as we would write it means the same."""
@@ -209,7 +208,7 @@ class Emulator:
     def _limit(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
         allowed, headers = self._window.take(now)
         if not allowed:
-            raise _Limited(headers)
+            raise _ordered(429, (*headers, (b"x-envoy-ratelimited", b"true")))
         return headers
 
     def _answer(self, request: Request, entry: "_Entry", plan: Plan) -> Reply:
@@ -240,6 +239,7 @@ class Emulator:
         decided = [self.catalogue.serve(key, visitor, random) for key in keys]
         served = [decision for decision in decided if isinstance(decision, Served)]
         unserved = [decision for decision in decided if isinstance(decision, Unserved)]
+        unserved += [Unserved(key, "MAX_LIMIT_BREACHED") for key in question.beyond]
         entry.facts["asked"] = question.keys or ()
         entry.facts["served"] = tuple((one.key, one.audience, one.variation) for one in served)
         entry.facts["unserved"] = tuple((one.key, one.reason) for one in unserved)
@@ -316,15 +316,13 @@ class _Entry:
     facts: dict[str, Any] = attrs.field(factory=dict)
 
 
-class _Limited(Refusal):
-    """Over the fetch rate limit."""
-
-    def __init__(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        super().__init__(429, "Request Error", "Rate limit exceeded")
-        self.headers = (*headers, (b"x-envoy-ratelimited", b"true"))
+def _note_content_type(request: Request, entry: _Entry) -> None:
+    """The documents ask for `application/json`; none says what happens otherwise, so it is noted."""
+    if not request.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+        entry.facts["notes"] = (*entry.facts["notes"], "the content type is not application/json")
 
 
-def _ordered(status: int) -> Refusal:
+def _ordered(status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Refusal:
     """The answer for a status that has a wish or a general limit behind it, not a rule of an endpoint."""
     known = {
         401: ("Authentication required", "The workspace id or the Personalize API key is wrong"),
@@ -334,7 +332,7 @@ def _ordered(status: int) -> Refusal:
         503: ("Request Error", "Service unavailable"),
     }
     title, description = known.get(status, ("Request Error", f"Status {status} was asked for"))
-    return Refusal(status, title, description)
+    return Refusal(status, title, description, headers=headers)
 
 
 def _poisoned(element: Element, name: str) -> bool:
