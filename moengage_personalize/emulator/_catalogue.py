@@ -12,6 +12,7 @@ Invariant: `Catalogue` compiles every possible answer once, to bytes; serving jo
 import hashlib
 import ipaddress
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -28,31 +29,36 @@ MAX_OFFERINGS = 10
 
 
 def _at_most(limit: int, what: str) -> Callable[[Any, Any, Any], None]:
-    def check(_instance: object, _attribute: object, value: Any) -> None:
+    def check(_instance: object, attribute: Any, value: Any) -> None:
         if not 1 <= len(value) <= limit:
-            raise ValueError(f"needs 1 to {limit} {what}, has {len(value)}")
+            raise ValueError(f"{attribute.name}: needs 1 to {limit} {what}, has {len(value)}")
 
     return check
 
 
-def _share(_instance: object, _attribute: object, value: float) -> None:
+def _share(_instance: object, attribute: Any, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"must be a share between 0 and 1, is {value}")
+        raise ValueError(f"{attribute.name}: must be a share between 0 and 1, is {value}")
+
+
+def _weight(_instance: object, attribute: Any, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{attribute.name}: must be above 0, is {value}")
 
 
 def _length(low: int, high: int) -> Callable[[Any, Any, str], None]:
-    def check(_instance: object, _attribute: object, value: str) -> None:
+    def check(_instance: object, attribute: Any, value: str) -> None:
         if not low <= len(value) <= high:
-            raise ValueError(f"must have {low} to {high} characters, has {len(value)}")
+            raise ValueError(f"{attribute.name}: must have {low} to {high} characters, has {len(value)}")
 
     return check
 
 
 def _known(allowed: tuple[str, ...]) -> Callable[[Any, Any, tuple[str, ...]], None]:
-    def check(_instance: object, _attribute: object, values: tuple[str, ...]) -> None:
+    def check(_instance: object, attribute: Any, values: tuple[str, ...]) -> None:
         for value in values:
             if value not in allowed:
-                raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+                raise ValueError(f"{attribute.name}: {value!r} is none of {', '.join(allowed)}")
 
     return check
 
@@ -102,7 +108,7 @@ class Variation:
     """One content that an audience may be shown."""
 
     payload: Mapping[str, Value]
-    weight: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
+    weight: float = attrs.field(default=1.0, validator=_weight)
     name: str = ""
 
 
@@ -171,6 +177,13 @@ class Experience:
         return cls(key=key, audiences=(Audience(variations=(variation,)),))
 
 
+def _addresses(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(cidr)
+    except ValueError as error:
+        raise ValueError(f"cidr: {error}") from error
+
+
 @attrs.frozen
 class Network:
     """A range of addresses, and the country that it stands for."""
@@ -178,7 +191,7 @@ class Network:
     cidr: str
     country: str
     addresses: ipaddress.IPv4Network | ipaddress.IPv6Network = attrs.field(
-        init=False, default=attrs.Factory(lambda self: ipaddress.ip_network(self.cidr), takes_self=True)
+        init=False, default=attrs.Factory(lambda self: _addresses(self.cidr), takes_self=True)
     )
 
 
@@ -235,15 +248,14 @@ class Catalogue:
     _compiled: dict[tuple[str, int, int], Served] = attrs.field(init=False, factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        for experience in self.experiences:
+        for number, experience in enumerate(self.experiences):
             if experience.key in self._by_key:
-                raise ValueError(f"two experiences have the key {experience.key!r}")
+                raise ValueError(f"experiences[{number}].key: {experience.key!r} is another experience's key")
             self._by_key[experience.key] = experience
             for place, audience in enumerate(experience.audiences):
-                for number, variation in enumerate(audience.variations):
-                    self._compiled[experience.key, place, number] = _compile(
-                        experience, place, audience, number, variation
-                    )
+                for which, variation in enumerate(audience.variations):
+                    compiled = _compile(experience, place, audience, which, variation)
+                    self._compiled[experience.key, place, which] = compiled
 
     def __iter__(self) -> Iterator[Experience]:
         return iter(self.experiences)

@@ -51,6 +51,14 @@ def _route(emulator: "Emulator", request: Request) -> Reply:
             return _troubles(emulator)
         case "POST", "/_emulator/trouble":
             return _add_trouble(emulator, request)
+        case "POST", "/_emulator/scenario":
+            from moengage_personalize.emulator._toml import scenario_of
+
+            try:
+                emulator.play(scenario_of(request.body.decode("utf-8", "replace")))
+            except ValueError as error:
+                raise Refusal.invalid(str(error)) from error
+            return _troubles(emulator)
         case "DELETE", "/_emulator/trouble":
             number = parse_qs(request.query).get(b"number")
             emulator.troubles.clear(int(number[0]) if number and number[0].isdigit() else None)

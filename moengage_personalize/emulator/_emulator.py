@@ -37,7 +37,7 @@ from moengage_personalize.emulator._rules import (
     fetch_question,
     metadata_statuses,
 )
-from moengage_personalize.emulator._trouble import UNTROUBLED, Plan, Troubles
+from moengage_personalize.emulator._trouble import UNTROUBLED, Active, Plan, Trouble, Troubles
 from moengage_personalize.emulator._window import RateWindow
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class Emulator:
             experiences = demo_catalogue()
         self.catalogue = Catalogue.of(experiences)
         self.profiles = Profiles(self.catalogue.profiles)
+        self.complaint: str | None = None
+        """What is wrong with the last edit of the experiences; None if nothing is."""
 
     def __repr__(self) -> str:
         return f"<Emulator {len(self.catalogue.experiences)} experiences, {self.ledger!r}, {self.troubles!r}>"
@@ -123,13 +125,28 @@ class Emulator:
         self._credentials = f"{self.workspace_id}:{api_key}".encode()
         self._authorization = b"Basic " + base64.b64encode(self._credentials)
 
+    def replace_experiences(self, catalogue: Catalogue) -> None:
+        """Goes on with other experiences; profiles that events have made stay."""
+        self.catalogue = catalogue
+        self.complaint = None
+        for profile in catalogue.profiles:
+            self.profiles.update(profile.customer_id, profile.attributes)
+
+    def play(self, scenario: Iterable[Trouble]) -> None:
+        """Starts a timeline of trouble now, in place of all trouble that there is."""
+        self.troubles.play(scenario, self.effects.now())
+
+    def trouble(self, **wish: Any) -> Active:
+        """Wishes for trouble from now on: the fields of `Trouble`."""
+        return self.troubles.add(Trouble(**wish), self.effects.now())
+
     def reset(self) -> None:
         """Forgets requests, events, profiles and the rate window; keeps experiences, key and troubles."""
         self.ledger.reset()
         self.profiles = Profiles(self.catalogue.profiles)
         self._window = RateWindow(self._window.limit)
 
-    # Judgement --------------------------------------------------------------------------------------------
+    # Judgement -----------------------------------------------------------------------------------------
 
     def plan(self, request: Request) -> Plan:
         """What trouble has in store for a request."""

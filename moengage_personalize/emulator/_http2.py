@@ -58,7 +58,7 @@ class Http2:
         self._h2.increment_flow_control_window(_WINDOW - 65_535)
         self._flush()
 
-    # In ---------------------------------------------------------------------------------------------------
+    # In ------------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -122,7 +122,7 @@ class Http2:
         for exchange in self._exchanges.values():
             exchange.close()
 
-    # Out --------------------------------------------------------------------------------------------------
+    # Out -----------------------------------------------------------------------------------------------
 
     def start(self, stream: int, status: int, headers: Headers, body: bytes, *, end: bool) -> None:
         """The head of an answer, and the first of its body."""
@@ -183,7 +183,7 @@ class Http2:
         if data:
             self._connection.transport.write(data)
 
-    # Misdeeds ---------------------------------------------------------------------------------------------
+    # Misdeeds ------------------------------------------------------------------------------------------
 
     def misbehave(self, stream: int, outcome: str) -> None:
         """Does to this stream, or to the connection, what was asked for."""

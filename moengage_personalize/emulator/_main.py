@@ -5,11 +5,13 @@ import asyncio
 import contextlib
 import signal
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from moengage_personalize.emulator._emulator import Emulator
     from moengage_personalize.emulator._server import Server
 
 _PORT = 8443
@@ -47,6 +49,14 @@ def _arguments() -> argparse.ArgumentParser:
         default=10_000,
         help="fetch requests a minute; 0 lifts it (default: %(default)s)",
     )
+    parser.add_argument("--scenario", type=Path, help="a TOML file with a timeline of trouble")
+    parser.add_argument(
+        "--trouble",
+        action="append",
+        default=[],
+        metavar="WISH",
+        help="trouble from the start, e.g. 'status = 503, share = 0.1'; may be repeated",
+    )
     return parser
 
 
@@ -77,17 +87,21 @@ def _runner() -> asyncio.Runner:
 
 
 async def _serve(options: argparse.Namespace) -> None:
+    from moengage_personalize.emulator import _toml
     from moengage_personalize.emulator._emulator import Emulator  # late: `--help` needs none of it
     from moengage_personalize.emulator._server import serve
-    from moengage_personalize.emulator._toml import load_catalogue
 
     emulator = Emulator(
         options.workspace_id,
         options.api_key,
-        experiences=load_catalogue(options.experiences) if options.experiences else None,
+        experiences=_toml.load_catalogue(options.experiences) if options.experiences else None,
         identity=options.identity,
         rate_limit=options.rate_limit or None,
     )
+    for wish in options.trouble:
+        emulator.troubles.add(_toml.trouble_of(_inline(wish)), emulator.effects.now())
+    if options.scenario:
+        emulator.play(_toml.load_scenario(options.scenario))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGINT, signal.SIGTERM):
@@ -103,7 +117,32 @@ async def _serve(options: argparse.Namespace) -> None:
         ca_path=options.ca_file,
     ) as server:
         print(_greeting(emulator.workspace_id, emulator.api_key, server), flush=True)  # noqa: T201
+        await _follow(emulator, options.experiences, stop)
+
+
+def _inline(wish: str) -> dict[str, Any]:
+    """`status = 503, share = 0.1` as the inline table that it is the inside of."""
+    try:
+        table: dict[str, Any] = tomllib.loads(f"wish = {{ {wish} }}")["wish"]
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--trouble {wish!r}: {error}") from error
+    return table
+
+
+async def _follow(emulator: "Emulator", path: Path | None, stop: asyncio.Event) -> None:
+    """Picks up edits of the experiences until it is time to stop."""
+    if path is None:
         await stop.wait()
+        return
+    from moengage_personalize.emulator._reload import INTERVAL, Reloader
+
+    reloader = Reloader(emulator, path)
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), INTERVAL)
+        news = reloader.look()
+        if news is not None:
+            print(news, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _greeting(workspace_id: str, api_key: str, server: "Server") -> str:
