@@ -109,7 +109,12 @@ class Variation:
 
     payload: Mapping[str, Value]
     weight: float = attrs.field(default=1.0, validator=_weight)
-    name: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The first text of the payload: enough to recognise it by."""
+        texts = (held.value for held in self.payload.values() if held.data_type == "string")
+        return str(next(texts, ", ".join(self.payload)))[:80]
 
 
 @attrs.frozen(kw_only=True)
@@ -125,6 +130,16 @@ class When:
     hours: tuple[str, ...] = attrs.field(default=(), validator=_known(HOURS))
     devices: tuple[str, ...] = attrs.field(default=(), validator=_known(("Mobile", "Tablet", "Desktop")))
     countries: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The criteria in words; empty for all users."""
+        parts = [
+            *(f"{name} is {' or '.join(values)}" for name, values in self.profile.items()),
+            *(f"{name} = {' or '.join(values)}" for name, values in self.attributes.items()),
+            *(" or ".join(values) for values in (self.days, self.devices, self.countries) if values),
+            *([f"hour {' or '.join(self.hours)}"] if self.hours else []),
+        ]
+        return ", ".join(parts)
 
     def holds(self, visitor: "Visitor") -> bool:
         """Whether this visitor belongs."""

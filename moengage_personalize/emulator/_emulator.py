@@ -42,6 +42,7 @@ from moengage_personalize.emulator._window import RateWindow
 
 if TYPE_CHECKING:
     from moengage_personalize.emulator._asgi import Application
+    from moengage_personalize.emulator._journal import Journal
 
 PREFIX = "/v1/experiences/"
 _ENDPOINTS: dict[str, tuple[Endpoint, str]] = {
@@ -94,7 +95,7 @@ class Emulator:
         self.max_body = max_body
         self.failures = failures
         self._window = RateWindow(rate_limit)
-        self._started = self.effects.now()
+        self.started = self.effects.now()
         self.regenerate_key(api_key)
         if experiences is None:
             from moengage_personalize.emulator._toml import (
@@ -104,6 +105,10 @@ class Emulator:
             experiences = demo_catalogue()
         self.catalogue = Catalogue.of(experiences)
         self.profiles = Profiles(self.catalogue.profiles)
+        self.journal: Journal | None = None
+        """Where what is entered is kept across restarts, if anywhere."""
+        self.exports: Mapping[str, str] = {}
+        """The environment variables that lead a client here, while this is being served."""
         self.complaint: str | None = None
         """What is wrong with the last edit of the experiences; None if nothing is."""
 
@@ -145,6 +150,8 @@ class Emulator:
         self.ledger.reset()
         self.profiles = Profiles(self.catalogue.profiles)
         self._window = RateWindow(self._window.limit)
+        if self.journal is not None:
+            self.journal.forget()
 
     # Judgement -----------------------------------------------------------------------------------------
 
@@ -173,26 +180,40 @@ class Emulator:
         except Refusal as refusal:
             reply = refusal.reply()
             entry.facts["error"] = f"{refusal.title}: {refusal.description}"
-        self._enter(entry, request, reply, plan)
+        self._close(entry, request, reply, plan)
         return attrs.evolve(reply, headers=reply.headers + extra) if extra else reply
 
     def unanswered(self, request: Request, plan: Plan) -> None:
         """Enters a request that trouble kept from being judged; its status is 0."""
         entry = _Entry(self.ledger.next_request, self.effects.now(), endpoint_of(request.path))
-        self._enter(entry, request, Reply(0, b""), plan)
+        self._close(entry, request, Reply(0, b""), plan)
 
-    def _enter(self, entry: "_Entry", request: Request, reply: Reply, plan: Plan) -> None:
-        self.ledger.record_request(
-            RequestRecord(
-                number=entry.number,
-                at=entry.at,
-                endpoint=entry.endpoint,
-                status=reply.status,
-                request_bytes=len(request.body),
-                trouble=plan.label,
-                **entry.facts,
-            )
+    def _close(self, entry: "_Entry", request: Request, reply: Reply, plan: Plan) -> None:
+        """The end of an entry: into the ledger, and into the journal if there is one."""
+        record = RequestRecord(
+            number=entry.number,
+            at=entry.at,
+            endpoint=entry.endpoint,
+            status=reply.status,
+            request_bytes=len(request.body),
+            trouble=plan.label,
+            **entry.facts,
         )
+        record = self.enter(record, entry.elements)
+        if self.journal is not None:
+            self.journal.write(record, entry.elements)
+
+    def enter(self, record: RequestRecord, elements: tuple[Element, ...]) -> RequestRecord:
+        """Enters a request that was judged, now or before a restart; returns it, duplicates counted."""
+        duplicates = 0
+        for element in elements:
+            duplicates += self.ledger.record_element(element, request=record.number, at=record.at)
+            created = self.profiles.update(element.customer_id, element.user_attributes)
+            self.ledger.counts.profiles_created += created
+        if duplicates != record.duplicates:
+            record = attrs.evolve(record, duplicates=duplicates)
+        self.ledger.record_request(record)
+        return record
 
     def _authorize(self, request: Request, endpoint: Endpoint) -> None:
         """404 and 405 for what is no endpoint; then the documented 400 and 401."""
@@ -258,22 +279,14 @@ class Emulator:
         unserved = [decision for decision in decided if isinstance(decision, Unserved)]
         unserved += [Unserved(key, "MAX_LIMIT_BREACHED") for key in question.beyond]
         entry.facts["asked"] = question.keys or ()
-        entry.facts["served"] = tuple((one.key, one.audience, one.variation) for one in served)
+        entry.facts["served"] = tuple((one.key, one.name, one.audience, one.variation) for one in served)
         entry.facts["unserved"] = tuple((one.key, one.reason) for one in unserved)
-        self.ledger.counts.keys_asked += len(keys)
-        self.ledger.counts.experiences_served += len(served)
-        for decision in served:
-            self.ledger.record_served(decision.name, decision.audience, decision.variation)
         body = b'{"experiences":{%b}' % b",".join([decision.body for decision in served])
         return Reply(200, body + (_failures(unserved) if self.failures and unserved else b"") + b"}")
 
     def _note_identity(self, question: FetchQuestion, entry: "_Entry", known: str | None) -> None:
         """Makes it visible as whom this fetch was answered: a wrong identity form fails in silence."""
-        counts = self.ledger.counts
-        if known is None:
-            counts.anonymous_fetches += 1
         wrong = any("answered as anonymous" in note for note in question.notes)
-        counts.wrong_identity_forms += wrong
         entry.facts["identity"] = (
             "known"
             if known
@@ -290,14 +303,9 @@ class Emulator:
             raise Refusal.invalid(
                 "elements - Validators Failed : Validator: Element, Errored Field: attributes"
             )
-        duplicates = 0
-        for element in report.elements:
-            duplicates += self.ledger.record_element(element, request=entry.number, at=entry.at)
-            created = self.profiles.update(element.customer_id, element.user_attributes)
-            self.ledger.counts.profiles_created += created
+        entry.elements = report.elements
         entry.facts["elements"] = len(report.elements)
         entry.facts["actions"] = sum(len(element.actions) for element in report.elements)
-        entry.facts["duplicates"] = duplicates
         entry.facts["notes"] = report.notes
         if len(report.elements) == 1:
             entry.facts["customer_id"] = report.elements[0].customer_id
@@ -330,6 +338,7 @@ class _Entry:
     number: int
     at: float
     endpoint: Endpoint
+    elements: tuple[Element, ...] = ()
     facts: dict[str, Any] = attrs.field(factory=dict)
 
 

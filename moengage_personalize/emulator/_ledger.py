@@ -32,8 +32,8 @@ class RequestRecord:
     customer_id: str | None = None
     identity: str | None = None
     asked: tuple[str, ...] = ()
-    served: tuple[tuple[str, str, str], ...] = ()
-    """(key, audience name, variation id) of each experience in the answer."""
+    served: tuple[tuple[str, str, str, str], ...] = ()
+    """(key, experience name, audience name, variation id) of each experience in the answer."""
     unserved: tuple[tuple[str, str], ...] = ()
     """(key, reason) of each experience that is absent from the answer."""
     elements: int = 0
@@ -105,6 +105,21 @@ class Tally:
     clicks: int = 0
 
 
+@attrs.define
+class Second:
+    """What one second of the clock brought."""
+
+    at: int
+    fetches: int = 0
+    event_requests: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    failed: int = 0
+
+
+PULSE = 60  # seconds that the pulse looks back
+
+
 class Ledger:
     """Counts, requests, events and duplicates; bounded.
 
@@ -129,6 +144,10 @@ class Ledger:
         self.duplicates: deque[Duplicate] = deque(maxlen=self._max_events)
         self.tallies: dict[tuple[str, str, str], Tally] = {}
         """By (experience name, audience name, variation id)."""
+        self.elements_per_request: Counter[int] = Counter()
+        self.actions_per_element: Counter[int] = Counter()
+        self.pulse: deque[Second] = deque(maxlen=PULSE)
+        """The seconds of late in which something came; those without are absent."""
         self._seen: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -154,7 +173,7 @@ class Ledger:
         counts.requests += 1
         match record.endpoint:
             case "fetch":
-                counts.fetch_requests += 1
+                self._record_fetch(record)
             case "events":
                 counts.event_requests += 1
             case "metadata":
@@ -162,17 +181,38 @@ class Ledger:
             case "other":
                 counts.other_requests += 1
         counts.by_status[f"{record.endpoint} {record.status}"] += 1
+        self._beat(record)
+        if record.elements:
+            self.elements_per_request[record.elements] += 1
         counts.troubles += record.trouble is not None
         self.requests.append(record)
 
-    def record_served(self, name: str, audience: str, variation: str) -> None:
-        """Enters that a variation was part of an answer."""
-        self._tally(name, audience, variation).served += 1
+    def _beat(self, record: RequestRecord) -> None:
+        second = int(record.at)
+        if not self.pulse or self.pulse[-1].at < second:
+            self.pulse.append(Second(second))
+        now = self.pulse[-1]
+        now.fetches += record.endpoint == "fetch"
+        now.event_requests += record.endpoint == "events"
+        now.accepted += record.actions - record.duplicates
+        now.duplicates += record.duplicates
+        now.failed += record.status != 200
+
+    def _record_fetch(self, record: RequestRecord) -> None:
+        counts = self.counts
+        counts.fetch_requests += 1
+        counts.keys_asked += len(record.served) + len(record.unserved)
+        counts.experiences_served += len(record.served)
+        counts.anonymous_fetches += record.identity not in {None, "known"}
+        counts.wrong_identity_forms += record.identity == "wrong form"
+        for _, name, audience, variation in record.served:
+            self._tally(name, audience, variation).served += 1
 
     def record_element(self, element: Element, *, request: int, at: float) -> int:
         """Enters the actions of one accepted element; returns how many of them had come before."""
         counts = self.counts
         counts.elements += 1
+        self.actions_per_element[min(len(element.actions), 1000)] += 1
         repeated = 0
         for action in element.actions:
             counts.received += 1

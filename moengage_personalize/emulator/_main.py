@@ -49,6 +49,7 @@ def _arguments() -> argparse.ArgumentParser:
         default=10_000,
         help="fetch requests a minute; 0 lifts it (default: %(default)s)",
     )
+    parser.add_argument("--journal", type=Path, help="a file that keeps the ledger across restarts")
     parser.add_argument("--scenario", type=Path, help="a TOML file with a timeline of trouble")
     parser.add_argument(
         "--trouble",
@@ -98,6 +99,10 @@ async def _serve(options: argparse.Namespace) -> None:
         identity=options.identity,
         rate_limit=options.rate_limit or None,
     )
+    if options.journal:
+        from moengage_personalize.emulator._journal import Journal
+
+        Journal(emulator, options.journal)
     for wish in options.trouble:
         emulator.troubles.add(_toml.trouble_of(_inline(wish)), emulator.effects.now())
     if options.scenario:
@@ -116,7 +121,7 @@ async def _serve(options: argparse.Namespace) -> None:
         page_port=page_port,
         ca_path=options.ca_file,
     ) as server:
-        print(_greeting(emulator.workspace_id, emulator.api_key, server), flush=True)  # noqa: T201
+        print(_greeting(server), flush=True)  # noqa: T201
         await _follow(emulator, options.experiences, stop)
 
 
@@ -145,17 +150,10 @@ async def _follow(emulator: "Emulator", path: Path | None, stop: asyncio.Event) 
             print(news, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _greeting(workspace_id: str, api_key: str, server: "Server") -> str:
+def _greeting(server: "Server") -> str:
     from shlex import quote
 
-    exports = {
-        "MOENGAGE_WORKSPACE_ID": workspace_id,
-        "MOENGAGE_PERSONALIZE_API_KEY": api_key,
-        "MOENGAGE_PERSONALIZE_BASE_URL": server.base_url,
-    }
-    if server.ca_path is not None:
-        exports["SSL_CERT_FILE"] = str(server.ca_path)
-    lines = [f"export {name}={quote(value)}" for name, value in exports.items()]
+    lines = [f"export {name}={quote(value)}" for name, value in server.emulator.exports.items()]
     return "\n".join(
         [f"# MoEngage Personalize, emulated. Live page: {server.page_url}", *lines, "# Ctrl-C stops it."]
     )

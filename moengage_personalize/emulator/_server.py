@@ -116,6 +116,14 @@ class Server:
                 self.is_out = False
                 return
 
+    def _exports(self) -> dict[str, str]:
+        exports = {
+            "MOENGAGE_WORKSPACE_ID": self.emulator.workspace_id,
+            "MOENGAGE_PERSONALIZE_API_KEY": self.emulator.api_key,
+            "MOENGAGE_PERSONALIZE_BASE_URL": self.base_url,
+        }
+        return exports if self.ca_path is None else {**exports, "SSL_CERT_FILE": str(self.ca_path)}
+
     @contextlib.asynccontextmanager
     async def _running(self, port: int, page_port: int | None) -> AsyncIterator["Server"]:
         self._port = port
@@ -125,8 +133,10 @@ class Server:
         try:
             if page_port is not None:
                 await self._listen_for_page(page_port)
+            self.emulator.exports = self._exports()
             yield self
         finally:
+            self.emulator.exports = {}
             self.emulator.troubles.changed = before
             await self._stop(watch)
 

@@ -29,7 +29,7 @@ def test_the_ledger_is_one_json_document():
     assert [duplicate["identical"] for duplicate in document["duplicates"]] == [True]
     report, fetch = document["requests"]
     assert (report["elements"], report["actions"], report["duplicates"]) == (2, 2, 1)
-    assert fetch["served"] == [["home-hero", "All Users", "1"]]
+    assert fetch["served"] == [["home-hero", "home-hero", "All Users", "1"]]
     assert fetch["unserved"] == [["else-where", "INVALID_EXPERIENCE_KEY"]]
     assert document["counts"] == json.loads(read(emu, "counts"))
 
