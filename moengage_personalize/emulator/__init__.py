@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from moengage_personalize.emulator._journal import Journal
     from moengage_personalize.emulator._ledger import Counts, Duplicate, EventRecord, Ledger, RequestRecord
     from moengage_personalize.emulator._main import main
+    from moengage_personalize.emulator._process import EmulatorProcess
     from moengage_personalize.emulator._server import Server, serve
+    from moengage_personalize.emulator._thread import serve_in_thread
     from moengage_personalize.emulator._toml import load_catalogue, load_scenario
     from moengage_personalize.emulator._trouble import Trouble, Troubles
 
@@ -37,7 +39,9 @@ _HOMES = {
     "_journal": "Journal",
     "_ledger": "Counts Duplicate EventRecord Ledger RequestRecord",
     "_main": "main",
+    "_process": "EmulatorProcess",
     "_server": "Server serve",
+    "_thread": "serve_in_thread",
     "_toml": "load_catalogue load_scenario",
     "_trouble": "Trouble Troubles",
 }
@@ -50,6 +54,7 @@ __all__ = [
     "Duplicate",
     "Effects",
     "Emulator",
+    "EmulatorProcess",
     "EventRecord",
     "Experience",
     "Journal",
@@ -67,6 +72,7 @@ __all__ = [
     "load_scenario",
     "main",
     "serve",
+    "serve_in_thread",
 ]
 
 

@@ -150,11 +150,7 @@ def story(emulator: "Emulator", customer_id: str) -> dict[str, Any]:
     ][:_STEPS]
     steps += [_step(event) for event in reversed(ledger.events) if event.customer_id == customer_id][:_STEPS]
     steps.sort(key=lambda step: (step["at"], step["request"]), reverse=True)
-    return {
-        "customer": customer_id,
-        "profile": emulator.profiles.get(customer_id),
-        "steps": steps[:_STEPS],
-    }
+    return {"customer": customer_id, "profile": emulator.profiles.get(customer_id), "steps": steps[:_STEPS]}
 
 
 def _step(event: EventRecord) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="live page without TLS, on loopback; 0: a free port; -1: none (default: %(default)s)",
     )
     parser.add_argument("--no-tls", action="store_true", help="plain HTTP/1.1")
-    parser.add_argument("--ca-file", type=Path, help="where to leave the authority's certificate")
+    parser.add_argument("--ca-file", type=Path, help="where to keep the authority's certificate and key")
     parser.add_argument("--workspace-id", default="DEMO_WORKSPACE", help="default: %(default)s")
     parser.add_argument("--api-key", default="demo-key", help="default: %(default)s")
     parser.add_argument("--experiences", type=Path, help="a TOML file; the demo's by default")

@@ -17,6 +17,8 @@ const PRESETS = [
   ["key", "Wrong key", "answered 401", { status: 401 }],
 ];
 
+const TITLES = new Map(PRESETS.map(([name, title]) => [name, title]));
+
 function el(tag, given = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(given)) {
@@ -90,7 +92,7 @@ function drawState(live) {
   const active = live.troubles.filter((wish) => wish.begins_in === 0);
   const state = byId("state");
   state.dataset.state = active.length ? "trouble" : "live";
-  text("state-text", active.length ? active.map((wish) => wish.label).join(", ") : "Live");
+  text("state-text", active.length ? active.map((wish) => TITLES.get(wish.label) || wish.label).join(", ") : "Live");
   const exports = live.exports;
   const minutes = Math.floor((live.now - live.started) / 60);
   const up = minutes < 1 ? "just started" : `up ${minutes} min`;
@@ -112,7 +114,7 @@ function drawTiles({ counts, pulse, profiles }) {
   text("served", number.format(counts.experiences_served));
   text("served-note", `of ${plural(counts.keys_asked, "key")} asked`);
   text("accepted", number.format(counts.accepted));
-  text("accepted-note", `${plural(counts.impressions, "impression")}, ${plural(counts.clicks, "click")}`);
+  text("accepted-note", `${number.format(counts.impressions)} shown, ${number.format(counts.clicks)} clicked`);
   text("ratio", good ? (counts.received / good).toFixed(1) : "–");
   text("ratio-note", `${plural(counts.event_requests, "request")}, ${plural(profiles, "profile")}`);
   text("duplicates", number.format(repeated));
@@ -180,7 +182,7 @@ function chips(request) {
   const found = [];
   if (request.identity === "unknown") found.push(el("span", { class: "chip", title: "no profile with this id yet: only what is for all users" }, "unknown customer"));
   for (const note of request.notes || []) found.push(el("span", { class: "chip odd" }, note));
-  if (request.trouble) found.push(el("span", { class: "chip bad" }, request.trouble));
+  if (request.trouble) found.push(el("span", { class: "chip bad" }, TITLES.get(request.trouble) || request.trouble));
   return found;
 }
 
@@ -220,9 +222,8 @@ async function quell(wish) {
 }
 
 function drawTroubles(troubles) {
-  const known = new Set(PRESETS.map(([name]) => name));
   const before = new Set(seen.troubles.keys());
-  seen.troubles = new Map(troubles.filter((wish) => known.has(wish.label)).map((wish) => [wish.label, wish]));
+  seen.troubles = new Map(troubles.filter((wish) => TITLES.has(wish.label)).map((wish) => [wish.label, wish]));
   for (const [name, title] of PRESETS) {
     const wish = seen.troubles.get(name);
     const button = byId(`switch-${name}`);
@@ -232,7 +233,7 @@ function drawTroubles(troubles) {
     if (Boolean(wish) !== before.has(name)) text("trouble-news", `${title} ${wish ? "on" : "off"}`);
   }
   byId("calm").disabled = troubles.length === 0;
-  const others = troubles.filter((wish) => !known.has(wish.label)).map((wish) => el("li", {},
+  const others = troubles.filter((wish) => !TITLES.has(wish.label)).map((wish) => el("li", {},
     el("span", {}, `${wish.label} · `, wish.begins_in ? `in ${Math.ceil(wish.begins_in)} s` : wish.ends_in === null ? "on" : `${Math.ceil(wish.ends_in)} s left`),
     el("button", { type: "button", class: "quiet", on: () => quell(wish.number) }, "End")));
   if (others.length || byId("wishes").childElementCount) byId("wishes").replaceChildren(...others);
@@ -267,7 +268,8 @@ function variationRow(variation, most) {
   return el("div", { class: "variation" },
     el("div", { class: "says", title: variation.says }, `${variation.id}. ${variation.says}`),
     el("div", { class: "meter", role: "img", "aria-label": label, title: label }, bar("served", served), bar("shown", impressions), bar("clicked", clicks)),
-    el("div", { class: "numbers" }, `${number.format(impressions)} · ${number.format(clicks)} `, el("span", { class: "muted", title: "clicks per impression" }, percent(clicks, impressions))));
+    el("div", { class: "numbers" }, el("span", { class: "served" }, number.format(served)), el("span", { class: "shown" }, number.format(impressions)),
+      el("span", { class: "clicked" }, number.format(clicks)), el("span", { title: "clicks per impression" }, percent(clicks, impressions))));
 }
 
 // Coalescing ---------------------------------------------------------------------------------------------------------
@@ -324,7 +326,7 @@ function storyRow(step) {
   const told = step.kind === "fetch"
     ? [...step.served.map(([key, , audience, id]) => el("span", { class: "chip" }, `${key} ${id}, ${audience}`)),
        ...step.unserved.map(([key, reason]) => el("span", { class: "chip off", title: words(reason) }, `${key}: ${words(reason)}`))]
-    : [step.experience, " ", el("span", { class: "muted" }, `variation ${step.variation}, ${step.audience}, ${step.platform || "unknown"}`), step.b_id ? el("span", { class: "chip" }, step.b_id) : ""];
+    : [step.experience, " ", el("span", { class: "muted" }, `variation ${step.variation}, ${step.audience}, ${step.platform || "unknown"}`), " ", step.b_id ? el("span", { class: "chip" }, step.b_id) : ""];
   return el("li", {}, el("time", {}, clock(step.at)), el("span", { class: `badge ${step.kind}` }, step.kind), el("div", { class: "what" }, ...told));
 }
 
