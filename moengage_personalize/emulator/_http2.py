@@ -195,7 +195,7 @@ class Http2:
             case "drain":
                 self.leave(max((stream, *self._exchanges)))
             case "goaway":
-                self.leave(stream - 1)
+                self.leave(max(0, stream - 2))
             case _:
                 self._connection.transport.abort()
 

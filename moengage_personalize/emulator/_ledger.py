@@ -46,17 +46,22 @@ class RequestRecord:
 
 @attrs.frozen(kw_only=True)
 class EventRecord:
-    """One action as it was received; `raw` is its exact text."""
+    """One action as it was received: `raw` is its exact text, and all that is kept of it."""
 
     number: int
     at: float
     request: int
     uuid: str
     customer_id: str
-    action: Mapping[str, Any]
     raw: str
     user_attributes: Mapping[str, Any] | None = None
     user_timezone_offset: int | None = None
+
+    @property
+    def action(self) -> dict[str, Any]:
+        """What the text says."""
+        action: dict[str, Any] = json.loads(self.raw)
+        return action
 
 
 @attrs.frozen
@@ -125,15 +130,22 @@ class Ledger:
 
     Args:
         max_requests: How many requests are kept.
-        max_events: How many accepted events are kept, and how many duplicates.
+        max_events: How many accepted events are kept.
+        max_duplicates: How many duplicates are kept.
         max_uuids: How many UUIDs are remembered, to refuse them a second time.
     """
 
     def __init__(
-        self, *, max_requests: int = 50_000, max_events: int = 200_000, max_uuids: int = 1_000_000
+        self,
+        *,
+        max_requests: int = 50_000,
+        max_events: int = 200_000,
+        max_duplicates: int = 10_000,
+        max_uuids: int = 1_000_000,
     ) -> None:
         self._max_requests = max_requests
         self._max_events = max_events
+        self._max_duplicates = max_duplicates
         self._max_uuids = max_uuids
         self.counts = Counts()
         self._forget()
@@ -141,7 +153,7 @@ class Ledger:
     def _forget(self) -> None:
         self.requests: deque[RequestRecord] = deque(maxlen=self._max_requests)
         self.events: deque[EventRecord] = deque(maxlen=self._max_events)
-        self.duplicates: deque[Duplicate] = deque(maxlen=self._max_events)
+        self.duplicates: deque[Duplicate] = deque(maxlen=self._max_duplicates)
         self.tallies: dict[tuple[str, str, str], Tally] = {}
         """By (experience name, audience name, variation id)."""
         self.elements_per_request: Counter[int] = Counter()
@@ -222,15 +234,14 @@ class Ledger:
                 request=request,
                 uuid=action.value["moe_event_uuid"].lower(),
                 customer_id=element.customer_id,
-                action=action.value,
                 raw=action.raw,
                 user_attributes=element.user_attributes,
                 user_timezone_offset=element.user_timezone_offset,
             )
-            repeated += not self._enter(event)
+            repeated += not self._enter(event, action.value)
         return repeated
 
-    def _enter(self, event: EventRecord) -> bool:
+    def _enter(self, event: EventRecord, action: Mapping[str, Any]) -> bool:
         """Accepts an event, or files it as a duplicate."""
         counts, fingerprint = self.counts, hash((event.customer_id, event.raw))
         before = self._seen.get(event.uuid)
@@ -245,11 +256,11 @@ class Ledger:
             del self._seen[next(iter(self._seen))]
         counts.accepted += 1
         self.events.append(event)
-        context = event.action["attributes"]
+        context = action["attributes"]
         tally = self._tally(
             *(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id"))
         )
-        if event.action["action"] == SHOWN:
+        if action["action"] == SHOWN:
             counts.impressions += 1
             tally.impressions += 1
         else:
@@ -279,11 +290,12 @@ class Ledger:
         for request in self.requests:
             yield {"kind": "request", **attrs.asdict(request)}
         for event in self.events:
-            yield {"kind": "event", **attrs.asdict(event, recurse=False)}
+            yield {"kind": "event", "action": event.action, **attrs.asdict(event, recurse=False)}
         for duplicate in self.duplicates:
             yield {
                 "kind": "duplicate",
                 "identical": duplicate.identical,
+                "action": duplicate.event.action,
                 **attrs.asdict(duplicate.event, recurse=False),
             }
         yield {"kind": "counts", **self.counts_json()}

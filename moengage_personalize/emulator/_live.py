@@ -154,16 +154,17 @@ def story(emulator: "Emulator", customer_id: str) -> dict[str, Any]:
 
 
 def _step(event: EventRecord) -> dict[str, Any]:
-    attributes = event.action["attributes"]
+    action = event.action
+    attributes = action["attributes"]
     return {
         "at": event.at,
-        "kind": "impression" if event.action["action"] == SHOWN else "click",
+        "kind": "impression" if action["action"] == SHOWN else "click",
         "request": event.request,
         "experience": attributes["experience"],
         "audience": attributes["audience_name"],
         "variation": attributes["moe_variation_id"],
-        "b_id": attributes.get("b_id", event.action.get("b_id")),
-        "platform": event.action.get("platform"),
-        "event_time": event.action["event_time"],
+        "b_id": attributes.get("b_id", action.get("b_id")),
+        "platform": action.get("platform"),
+        "event_time": action["event_time"],
         "uuid": event.uuid,
     }

@@ -92,7 +92,7 @@ def test_another_content_type_is_accepted_and_noted():
     assert emu.ledger.requests[-1].notes == ()
 
 
-# The rate limit ----------------------------------------------------------------------------------------
+# The rate limit ------------------------------------------------------------------------------
 
 
 def test_10000_fetches_a_minute_are_answered_and_the_next_is_a_429():
@@ -137,7 +137,7 @@ def test_the_limit_can_be_lifted():
     assert [name for name, _ in ask(emu, "fetch", {}).headers] == [b"content-type"]
 
 
-# Metadata ----------------------------------------------------------------------------------------------
+# Metadata ------------------------------------------------------------------------------
 
 
 def statuses(query):

@@ -27,7 +27,7 @@ def members_only(**options):
     return emulator(Catalogue((EVERYBODY, GOLD), profiles=(JOHN,)), **options)
 
 
-# Identity ----------------------------------------------------------------------------------------------
+# Identity ------------------------------------------------------------------------------
 
 
 def test_a_known_customer_is_served_what_the_profile_qualifies_for():
@@ -148,7 +148,7 @@ def test_a_fetch_makes_no_profile():
     assert "asha@example.com" not in emu.profiles
 
 
-# Keys --------------------------------------------------------------------------------------------------
+# Keys ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [{}, {"experience_key": []}, {"experience_key": None}])
@@ -208,7 +208,7 @@ def test_failures_are_answered_only_when_asked_for():
     ]
 
 
-# In-session attributes ---------------------------------------------------------------------------------
+# In-session attributes ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", ["monday", "MONDAY", "Mon", "", 1])
@@ -245,7 +245,7 @@ def test_an_empty_or_malformed_body_is_a_400(body):
     refused(emulator(), "fetch", body)
 
 
-# The answer --------------------------------------------------------------------------------------------
+# The answer ------------------------------------------------------------------------------
 
 
 def test_an_experience_is_a_payload_and_a_context_as_documented():

@@ -126,7 +126,7 @@ def test_the_page_comes_from_the_package_and_may_load_nothing_from_outside(path,
     assert b" style=" not in reply.body
 
 
-# Colours --------------------------------------------------------------------------------------
+# Colours ------------------------------------------------------------------------------
 
 
 def luminance(colour):

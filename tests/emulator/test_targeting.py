@@ -113,7 +113,7 @@ def test_the_first_audience_that_matches_wins():
         assert served(emu, body)["some-key"]["experience_context"]["audience_name"] == name
 
 
-# Draws -------------------------------------------------------------------------------------------------
+# Draws ------------------------------------------------------------------------------
 
 
 def drawn(emu, customer):

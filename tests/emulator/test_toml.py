@@ -147,7 +147,7 @@ def test_a_file_says_what_a_catalogue_is(tmp_path):
     assert served(emulator(load_catalogue(path)), {})["home-hero"]["payload"]["Title"]["value"] == "Hi"
 
 
-# Live reload -------------------------------------------------------------------------------------------
+# Live reload ------------------------------------------------------------------------------
 
 
 def touch(path: Path, text: str) -> None:
@@ -188,7 +188,7 @@ def test_profiles_survive_an_edit():
     assert emu.profiles["asha@example.com"] == {"tier": "gold"}
 
 
-# Scenarios ---------------------------------------------------------------------------------------------
+# Scenarios ------------------------------------------------------------------------------
 
 
 def test_a_scenario_is_a_list_of_steps(tmp_path):
@@ -249,7 +249,7 @@ def test_a_wish_from_json_is_checked_in_the_same_way():
         trouble_of({"outage": True, "share": 2})
 
 
-# Lines -------------------------------------------------------------------------------------------------
+# Lines ------------------------------------------------------------------------------
 
 TEXTS = st.text(alphabet="ab[]{}=#\"'\\\n,. ", max_size=60)
 

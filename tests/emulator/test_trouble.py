@@ -130,7 +130,7 @@ def test_a_trouble_must_do_something():
         Trouble(share=0.5)
 
 
-# Under an application ----------------------------------------------------------------------------------
+# Under an application ------------------------------------------------------------------------------
 
 
 def run(emu, send):
@@ -218,7 +218,7 @@ def test_the_application_speaks_lifespan():
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-# The control endpoints ---------------------------------------------------------------------------------
+# The control endpoints ------------------------------------------------------------------------------
 
 
 def press(emu, path, body=None, **rest):
