@@ -56,6 +56,8 @@ class Application:
     async def _experience(self, request: Request, scope: Message, receive: Receive, send: Send) -> None:
         """A request to one of MoEngage's endpoints."""
         emulator = self._emulator
+        if emulator.troubles.outage(emulator.effects.now()):  # our own server lets no request come this far
+            raise ConnectionRefusedError("the emulator was told to be down")
         plan = emulator.plan(request)
         if plan is UNTROUBLED:
             await _answer(emulator.handle(request), send, 0.0, emulator)

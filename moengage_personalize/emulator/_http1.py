@@ -26,7 +26,7 @@ class Http1:
         self._exchange: Exchange | None = None
         self._closing = False
 
-    # In ---------------------------------------------------------------------------------------------------
+    # In ------------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -81,7 +81,7 @@ class Http1:
         if self._exchange is not None:
             self._exchange.close()
 
-    # Out --------------------------------------------------------------------------------------------------
+    # Out -----------------------------------------------------------------------------------------------
 
     def start(self, stream: int, status: int, headers: Headers, body: bytes, *, end: bool) -> None:
         """The head of an answer, and the first of its body."""
@@ -113,7 +113,7 @@ class Http1:
         self._h11.start_next_cycle()
         self._connection.soon(self._advance)
 
-    # Misdeeds ---------------------------------------------------------------------------------------------
+    # Misdeeds ------------------------------------------------------------------------------------------
 
     def misbehave(self, _stream: int, outcome: str) -> None:
         """HTTP/1.1 knows two: a polite `Connection: close`, and cutting the connection."""

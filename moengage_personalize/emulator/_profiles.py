@@ -33,6 +33,10 @@ class Profiles:
     def __getitem__(self, customer_id: str) -> Mapping[str, Any]:
         return self._attributes[customer_id]
 
+    def get(self, customer_id: str) -> Mapping[str, Any] | None:
+        """A profile's attributes; None for nobody."""
+        return self._attributes.get(customer_id)
+
     def update(self, customer_id: str, attributes: Mapping[str, Any] | None) -> bool:
         """Merges attributes into a profile; says whether that created it (api-facts, 1.3)."""
         created = customer_id not in self._attributes

@@ -59,6 +59,8 @@ class FetchQuestion:
     """A fetch body that broke no rule."""
 
     keys: tuple[str, ...] | None
+    beyond: tuple[str, ...]
+    """Keys after the twenty-fifth, which are not served."""
     customer_id: str | None
     user_identifiers: Mapping[str, Any]
     day: str | None
@@ -96,12 +98,13 @@ def fetch_question(body: bytes, reading: Reading) -> FetchQuestion:
     members = read_object(body)
     customer_id, user_identifiers, notes = _identity(members, reading)
     keys = _keys(members, reading)
-    if keys is not None and len(keys) > MAX_KEYS:
-        notes.append(f"asked {len(keys)} keys: only the first {MAX_KEYS} are served")
-        keys = keys[:MAX_KEYS]
+    beyond = () if keys is None else keys[MAX_KEYS:]
+    if beyond:
+        notes.append(f"asked {MAX_KEYS + len(beyond)} keys: only the first {MAX_KEYS} are served")
     identity_fields = {"customer_id"} if reading is not Reading.CURRENT else set()
     return FetchQuestion(
-        keys=keys,
+        keys=None if keys is None else keys[:MAX_KEYS],
+        beyond=beyond,
         customer_id=customer_id,
         user_identifiers=user_identifiers,
         day=_one_of(members, "DAY_OF_THE_WEEK", DAYS),
@@ -128,7 +131,8 @@ def _identity(members: Mapping[str, Any], reading: Reading) -> tuple[str | None,
         if not isinstance(nested, dict):
             raise Refusal.invalid("identifiers must be an object")
         customer_id = _text(nested, "customer_id", "identifiers.customer_id")
-        user_identifiers = nested.get("user_identifiers") or {}
+        found = nested.get("user_identifiers")
+        user_identifiers = {} if found is None else found
         if not isinstance(user_identifiers, dict):
             raise Refusal.invalid("identifiers.user_identifiers must be an object")
     if reading is Reading.CURRENT:
