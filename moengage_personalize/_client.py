@@ -31,7 +31,7 @@ import httpx
 from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
-from ._errors import ConnectionFailedError, InvalidInputError, UsageError
+from ._errors import ConfigurationError, ConnectionFailedError, InvalidInputError, PersonalizeError, UsageError, bare
 from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
@@ -103,14 +103,18 @@ class AsyncPersonalizeClient:
     ) -> None:
         # From here on no frame holds a secret.
         workspace_id, api_key = _sealed(workspace_id), _sealed(api_key)
-        self._settings: Settings = resolve(
-            workspace_id,  # type: ignore[arg-type]
-            api_key,  # type: ignore[arg-type]
-            data_center,
-            base_url=base_url,
-            enabled=enabled,
-            environ=os.environ,
-        )
+        try:
+            self._settings: Settings = resolve(
+                workspace_id,  # type: ignore[arg-type]
+                api_key,  # type: ignore[arg-type]
+                data_center,
+                base_url=base_url,
+                enabled=enabled,
+                environ=os.environ,
+            )
+        except ConfigurationError as error:
+            del data_center, base_url
+            raise bare(error) from None
         self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying)
         self._spool = spool
         self._ssl_context = ssl_context
@@ -211,10 +215,14 @@ class AsyncPersonalizeClient:
             PersonalizeError: Their trouble, with `on_error="raise"`.
             UsageError: The client is not open here.
         """
-        question = Question(
-            check_keys(keys), self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
-        )
-        del customer_id, user_identifiers, session, attributes  # the frames of an error hold nothing of the visitor
+        try:
+            question = Question(
+                check_keys(keys), self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
+            )
+        except PersonalizeError as error:
+            raise bare(error) from None
+        finally:
+            del customer_id, user_identifiers, session, attributes  # an error's frame holds nothing of the visitor
         return await self._ask(question, deadline, on_error)
 
     async def fetch_all(
@@ -228,8 +236,14 @@ class AsyncPersonalizeClient:
         on_error: OnError | None = None,
     ) -> Experiences:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
-        question = Question(None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes))
-        del customer_id, user_identifiers, session, attributes
+        try:
+            question = Question(
+                None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
+            )
+        except PersonalizeError as error:
+            raise bare(error) from None
+        finally:
+            del customer_id, user_identifiers, session, attributes
         return await self._ask(question, deadline, on_error)
 
     async def metadata(
@@ -250,7 +264,10 @@ class AsyncPersonalizeClient:
         self._check_open()
         if self._engine is None:
             raise UsageError("the client is not enabled: there is nobody to ask for metadata")
-        return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
+        try:
+            return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
+        except PersonalizeError as error:
+            raise bare(error) from error.__cause__
 
     def _fields(
         self,
@@ -284,7 +301,12 @@ class AsyncPersonalizeClient:
         if self._engine is None or self._circuit.paused:
             reason = Reason.DISABLED if self._engine is None else Reason.PAUSED
             return Experiences(entries=unmatched(question.keys or (), reason))
-        experiences = await self._engine.fetcher.fetch(question, seconds)
+        try:
+            experiences = await self._engine.fetcher.fetch(question, seconds)
+        except PersonalizeError as error:
+            raise bare(error) from None
+        if experiences.error is not None:
+            bare(experiences.error)
         return experiences if on_error == "default" else experiences.raise_for_error()
 
     # ── tracking ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -315,9 +337,22 @@ class AsyncPersonalizeClient:
             InvalidInputError: Something that was passed cannot be sent.
             UsageError: The client is not open, or this is not its thread.
         """
-        return self._track(
-            True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset, None, None
-        )
+        try:
+            return self._track(
+                True,
+                experience,
+                customer_id,
+                platform,
+                at,
+                event_uuid,
+                user_attributes,
+                user_timezone_offset,
+                None,
+                None,
+            )
+        except PersonalizeError as error:
+            del experience, customer_id, platform, at, event_uuid, user_attributes
+            raise bare(error) from None
 
     def track_click(
         self,
@@ -349,18 +384,22 @@ class AsyncPersonalizeClient:
             InvalidInputError: Something that was passed cannot be sent.
             UsageError: The client is not open, or this is not its thread.
         """
-        return self._track(
-            False,
-            experience,
-            customer_id,
-            platform,
-            at,
-            event_uuid,
-            user_attributes,
-            user_timezone_offset,
-            b_id,
-            attributes,
-        )
+        try:
+            return self._track(
+                False,
+                experience,
+                customer_id,
+                platform,
+                at,
+                event_uuid,
+                user_attributes,
+                user_timezone_offset,
+                b_id,
+                attributes,
+            )
+        except PersonalizeError as error:
+            del experience, customer_id, platform, at, event_uuid, user_attributes, b_id, attributes
+            raise bare(error) from None
 
     def track(self, event: Event) -> Admission:
         """Reports an event. `track_impression` and `track_click` are this, without the object.
@@ -374,18 +413,21 @@ class AsyncPersonalizeClient:
         impression = event.action == _IMPRESSION
         if impression and (event.b_id is not None or event.attributes):
             raise InvalidInputError("b_id and attributes belong to clicks")
-        return self._track(
-            impression,
-            event.experience,
-            event.customer_id,
-            event.platform,
-            event.at,
-            event.event_uuid,
-            event.user_attributes,
-            event.user_timezone_offset,
-            event.b_id,
-            event.attributes,
-        )
+        try:
+            return self._track(
+                impression,
+                event.experience,
+                event.customer_id,
+                event.platform,
+                event.at,
+                event.event_uuid,
+                event.user_attributes,
+                event.user_timezone_offset,
+                event.b_id,
+                event.attributes,
+            )
+        except PersonalizeError as error:
+            raise bare(error) from None
 
     def _track(
         self,

@@ -24,7 +24,7 @@ carried, and nothing else: no body, no id, no secret. Every error survives pickl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 
 class PersonalizeError(Exception):
@@ -63,6 +63,23 @@ class PersonalizeError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+E = TypeVar("E", bound=PersonalizeError)
+
+
+def bare(error: E) -> E:
+    """Returns the error without the frames that it went through: their locals hold ids and payloads.
+
+    Tools that print tracebacks with locals (Sentry, rich) would show them. What is left is the frame that raises it
+    next, and the causes, bare as well.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen.__context__ = None
+        seen = seen.__cause__
+    return error
 
 
 def _rebuild(kind: type[PersonalizeError], args: tuple[Any, ...], state: dict[str, Any]) -> PersonalizeError:

@@ -80,7 +80,7 @@ class Event:
     attributes: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"Event({self.action.name})"
+        return f"Event({Action(self.action).name if self.action in set(Action) else '?'})"
 
 
 def event_uuid_for(*parts: str | int) -> str:

@@ -183,7 +183,7 @@ class Exchange:
 
     def _error(self, reply: Reply, call: Call) -> ApiError:
         kind = _KINDS.get(reply.status) or (ServerError if reply.status >= 500 else UnexpectedStatusError)
-        text = read_error(reply.body, call.body)
+        text = read_error(reply.body, call.body, secrets=[self._settings.workspace_id.reveal()])
         said = ": ".join(part for part in (text.title, text.description) if part)
         return kind(
             f"MoEngage answered {reply.status}{' ' if said else ''}{said}",

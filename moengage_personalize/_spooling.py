@@ -5,8 +5,8 @@ accepts, tells the spool which tickets are settled, brings spilled events back w
 processes left, and buries what MoEngage rejected.
 
 Invariants: an event is journaled before it is admitted, with the bytes that will be sent. A ticket is settled after its
-event's fate is known, never before. Trouble with the disk never reaches a page: it is counted, told once, and the events
-are then only as safe as the memory.
+event's fate is known, never before. Trouble with the disk never reaches a page: it is counted, told once, and the
+events are then only as safe as the memory.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ Invariants:
   process. Every ticket of a settled event is released, once.
 * The balance of `_report` holds after every call.
 
-`pending` includes what is spilled, the bounds do not. Every call is synchronous, O(1) amortized (take and settle: per event; a new lane: O(log lanes)).
+`pending` includes what is spilled, the bounds do not. Every call is synchronous, O(1) amortized (take and settle: per
+event; a new lane: O(log lanes)).
 """
 
 from __future__ import annotations

@@ -409,13 +409,14 @@ class ErrorText:
     code: str | None = None
 
 
-def read_error(body: bytes, sent: bytes) -> ErrorText:
+def read_error(body: bytes, sent: bytes, *, secrets: Iterable[str] = ()) -> ErrorText:
     """Reads an error body in its documented shape, or in one of the shapes of MoEngage's gateways; never raises.
 
     Args:
         body: The body, whatever it is.
         sent: The request's body. A word of the error of which the request carried a part is masked, since it may be
             somebody's: in another case, between other quotes, cut off or percent-encoded.
+        secrets: Further texts to mask.
     """
     try:
         reply = loads(body)
@@ -433,7 +434,7 @@ def read_error(body: bytes, sent: bytes) -> ErrorText:
         "description": reply.get("description") or nested.get("message") or reply.get("message"),
         "code": reply.get("code") or nested.get("code"),
     }
-    carried = _carried(sent)
+    carried = f"{_carried(sent)}{' '.join(secrets).casefold()} "
     return ErrorText(**{name: _masked(text, carried) for name, text in found.items() if isinstance(text, str)})
 
 

@@ -14,6 +14,12 @@ def client_of(moengage, directory, **options):
     return make_client(moengage, spool=DiskSpool(directory), **options)
 
 
+async def recovered(client, count):
+    with anyio.fail_after(10):
+        while client.stats().recovered < count:
+            await anyio.sleep(0.01)
+
+
 async def test_what_is_left_at_the_end_is_sent_by_the_next_with_the_same_bytes(tmp_path):
     down = MoEngage(events=lambda body: error(503))
     async with client_of(down, tmp_path, batching=BatchPolicy(linger=0)) as client:
@@ -32,8 +38,7 @@ async def test_what_is_left_at_the_end_is_sent_by_the_next_with_the_same_bytes(t
 
     up = MoEngage()
     async with client_of(up, tmp_path) as client:
-        while client.stats().recovered < 50:
-            await anyio.sleep(0.01)
+        await recovered(client, 50)
         report = await client.flush()
     assert (report.recovered, report.delivered, report.pending) == (50, 50, 0)
     assert report.balanced
@@ -71,7 +76,8 @@ async def test_beyond_the_bounds_the_spool_takes_over_and_nothing_is_shed(tmp_pa
         assert (report.delivered, report.dropped, report.pending) == (1_000, 0, 0)
         assert report.balanced
     assert moengage.by_customer() == {
-        f"customer-{customer}": [event_uuid_for(number) for number in range(customer, 1_000, 7)] for customer in range(7)
+        f"customer-{customer}": [event_uuid_for(number) for number in range(customer, 1_000, 7)]
+        for customer in range(7)
     }
 
 
@@ -109,8 +115,7 @@ async def test_forgetting_reaches_the_spool(tmp_path):
         client.track_impression(CONTEXT, customer_id="jane@example.com")
         await client.aclose(0)
     async with client_of(down, tmp_path, batching=BatchPolicy(linger=60)) as client:
-        while client.stats().recovered < 2:
-            await anyio.sleep(0.01)
+        await recovered(client, 2)
         await client.forget("john@example.com")
         await client.aclose(0)
     up = MoEngage()
