@@ -28,7 +28,18 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
+from ._config import (
+    ApiKey,
+    BatchPolicy,
+    CachePolicy,
+    FetchPolicy,
+    OnError,
+    RetryPolicy,
+    Secret,
+    Settings,
+    one_of,
+    resolve,
+)
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
 from ._errors import InvalidInputError, UsageError
@@ -36,7 +47,7 @@ from ._events import Action, Admission, Event, check_event_uuid, check_platform,
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
 from ._fetcher import Question, unmatched
-from ._report import Condition, DeliveryReport, Health, Stats
+from ._report import Condition, DeliveryReport, Forgotten, Health, Stats
 from ._session import InSession, ReservedCustomerIdWarning, check_customer_id, check_user_identifiers, is_reserved
 from .core.buffer import Buffer
 from .core.circuit import Circuit
@@ -72,6 +83,7 @@ class AsyncPersonalizeClient:
         fetching: How `fetch` asks.
         batching: How events travel.
         retrying: How requests are tried again.
+        caching: What is kept of answers; nothing by default.
         ssl_context: For a private certificate authority. It is the client's from then on (ALPN is set on it).
         proxy: An explicit proxy's URL; proxies of the environment are ignored.
         transport: Any `httpx.AsyncBaseTransport`; the client closes it.
@@ -92,6 +104,7 @@ class AsyncPersonalizeClient:
         fetching: FetchPolicy = FetchPolicy(),  # noqa: B008 - frozen
         batching: BatchPolicy = BatchPolicy(),  # noqa: B008
         retrying: RetryPolicy = RetryPolicy(),  # noqa: B008
+        caching: CachePolicy = CachePolicy(),  # noqa: B008
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -107,7 +120,7 @@ class AsyncPersonalizeClient:
             enabled=enabled,
             environ=os.environ,
         )
-        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying)
+        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying, caching=caching)
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._transport = transport
@@ -206,7 +219,9 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open here.
         """
         question = Question(
-            check_keys(keys), self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
+            check_keys(keys),
+            self._fields(customer_id, user_identifiers, session=session, attributes=attributes),
+            customer_id,
         )
         del customer_id, user_identifiers, session, attributes  # the frames of an error hold nothing of the visitor
         return await self._ask(question, deadline, on_error)
@@ -222,7 +237,9 @@ class AsyncPersonalizeClient:
         on_error: OnError | None = None,
     ) -> Experiences:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
-        question = Question(None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes))
+        question = Question(
+            None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
+        )
         del customer_id, user_identifiers, session, attributes
         return await self._ask(question, deadline, on_error)
 
@@ -484,6 +501,23 @@ class AsyncPersonalizeClient:
             self._owner = get_ident()
             self._engine.pump.wake()
 
+    async def forget(self, customer_id: str) -> Forgotten:
+        """Drops what this process holds of one person: answers that are kept, and events that were not sent.
+
+        Answers that were fetched by `user_identifiers` alone belong to no customer id, and end with their time.
+
+        Raises:
+            InvalidInputError: The id is not text, or empty.
+            UsageError: The client is not open here.
+        """
+        check_customer_id(customer_id)
+        self._check_open()
+        events, events_in_flight = self._buffer.forget(customer_id)
+        answers, fetches_in_flight = self._engine.fetcher.forget(customer_id) if self._engine else (0, 0)
+        return Forgotten(
+            experiences=answers, events=events, fetches_in_flight=fetches_in_flight, events_in_flight=events_in_flight
+        )
+
     def stats(self) -> Stats:
         """Returns the counters, which balance at any moment."""
         engine = self._engine
@@ -495,8 +529,8 @@ class AsyncPersonalizeClient:
             attributes_refused=engine.pump.attributes_refused if engine else 0,
             event_requests=engine.pump.requests if engine else 0,
             fetches=self._fetches,
-            fetch_requests=engine.fetcher.requests if engine else 0,
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
+            **(engine.fetcher.stats() if engine else {}),
             paused=self._paused,
             closed=self._closed,
             disabled=self._disabled,

@@ -1,8 +1,9 @@
 """What runs in the background while a client is open.
 
-Theory: one task of the SDK's own hosts the task group in which the pump and the fetch flights run. Opening and closing
-only signal it, so they may happen in different tasks, and nothing that happens in the group ever surfaces in a user's
-task. The engine does not know the client, so that a client which is forgotten unclosed can be collected and says so.
+Theory: one task of the SDK's own hosts the task group in which the pump runs; fetch flights are tasks of the fetcher's.
+Opening and closing only signal it, so they may happen in different tasks, and nothing that happens in the background
+ever surfaces in a user's task. The engine does not know the client, so that a client which is forgotten unclosed can be
+collected and says so.
 
 Invariants: the host ends within its deadline plus the time to close a socket, however the server behaves. It runs in an
 empty context: nothing of the request that happened to open the client is seen by it.
@@ -14,11 +15,9 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import cache
 from math import inf
-from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -26,7 +25,7 @@ import attrs
 import certifi
 import httpx
 
-from ._config import BatchPolicy, FetchPolicy, RetryPolicy, Settings
+from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
 from ._effects import Effects
 from ._exchange import Exchange
 from ._fetcher import Fetcher
@@ -35,7 +34,6 @@ from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
 
 log = logging.getLogger("moengage_personalize")
-T = TypeVar("T")
 CLOSE_TRANSPORT = 0.05  # seconds to say goodbye to the server
 
 
@@ -46,6 +44,7 @@ class Policies:
     fetching: FetchPolicy
     batching: BatchPolicy
     retrying: RetryPolicy
+    caching: CachePolicy
 
 
 class Engine:
@@ -83,9 +82,9 @@ class Engine:
             self._exchange,
             policies.fetching,
             policies.retrying,
+            policies.caching,
             budget=RetryBudget(policies.retrying.budget),
             effects=effects,
-            spawn=self._spawn,
         )
 
     @property
@@ -111,10 +110,6 @@ class Engine:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
         await self._done.wait()
 
-    def _spawn(self, flight: Callable[[T], Coroutine[Any, Any, None]], argument: T) -> None:
-        assert self._tasks is not None, "start() has returned"  # noqa: S101
-        Context().run(self._tasks.start_soon, flight, argument)
-
     async def _host(self) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
@@ -125,8 +120,10 @@ class Engine:
             log.critical("the background failed with %s: this is a bug of moengage_personalize", type(error).__name__)
         finally:
             self._started.set()
+            self.fetcher.close()
             try:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_TRANSPORT):
+                    await self.fetcher.ended(CLOSE_TRANSPORT / 2)
                     await self._exchange.aclose()
             except Exception as error:
                 log.debug("closing the transport failed with %s", type(error).__name__)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from email.utils import parsedate_to_datetime
 from math import inf
 from typing import Final, Literal, NoReturn, cast
@@ -37,6 +37,7 @@ from ._errors import (
     UnexpectedStatusError,
 )
 from ._version import __version__
+from .core.breaker import Quota
 from .core.wire import read_error
 
 MAX_REPLY: Final = 1_048_576
@@ -52,12 +53,14 @@ class Call:
         target: Path and query below the base URL.
         body: JSON, or nothing.
         lane: `"bulk"` makes room for `"interactive"` on a shared connection.
+        on_quota: Told what every reply tells of the quota, errors included.
     """
 
     method: Literal["GET", "POST"]
     target: str
     body: bytes = b""
     lane: Lane = "interactive"
+    on_quota: Callable[[Quota], None] | None = None
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -83,6 +86,7 @@ class Exchange:
         self._settings = settings
         self._effects = effects
         self._headers: httpx.Headers | None = None
+        self._credentials = ""
         self.credentials_changed = 0  # how often the key was found to be another
 
     async def request(self, call: Call, *, deadline: float) -> bytes:
@@ -101,15 +105,26 @@ class Exchange:
         """
         if self._headers is None:
             await self._authorize()
-        with anyio.CancelScope(deadline=deadline) as scope:
+        headers = self._headers
+        if deadline == inf:  # the caller cancels
             reply = await self._exchange(call, deadline)
-        if scope.cancelled_caught:
-            raise DeadlineExceededError("no answer within the deadline", attempts=1)
+        else:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                reply = await self._exchange(call, deadline)
+            if scope.cancelled_caught:
+                raise DeadlineExceededError("no answer within the deadline", attempts=1)
+        if call.on_quota is not None and (quota := read_quota(reply.headers, self._effects.wall)) is not None:
+            call.on_quota(quota)
         if 200 <= reply.status < 300:
             return reply.body
-        if reply.status in (401, 403):
-            self._headers = None if callable(self._settings.api_key) else self._headers  # ask for the key again
+        if reply.status in (401, 403) and self._headers is headers and callable(self._settings.api_key):
+            self._headers = None  # ask for the key again
         raise self._error(reply, call)
+
+    async def renew(self) -> None:
+        """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""
+        if self._headers is None:
+            await self._authorize()
 
     async def _exchange(self, call: Call, deadline: float) -> Reply:
         failure = "the exchange failed"
@@ -155,7 +170,8 @@ class Exchange:
         key = await current_api_key(self._settings.api_key)
         workspace = self._settings.workspace_id
         credentials = b64encode(f"{workspace.reveal()}:{key.reveal()}".encode()).decode()
-        self.credentials_changed += 1
+        self.credentials_changed += credentials != self._credentials
+        self._credentials = credentials
         self._headers = httpx.Headers(
             {
                 "Authorization": f"Basic {credentials}",
@@ -236,6 +252,21 @@ def retry_after(headers: httpx.Headers, wall: float) -> float | None:
         seconds = float(reset[:12])
         return max(0.0, seconds - wall) if seconds > 1e6 else seconds
     return None
+
+
+def read_quota(headers: httpx.Headers, wall: Callable[[], float]) -> Quota | None:
+    """Returns what a reply tells of the quota, if it does (`x-ratelimit-*`; api-facts.md, section 1.6)."""
+    remaining = _whole(headers.get("x-ratelimit-remaining"))
+    limit = _whole(headers.get("x-ratelimit-limit"))
+    if remaining is None and limit is None:
+        return None
+    reset = _whole(headers.get("x-ratelimit-reset"))
+    return Quota(limit, remaining, None if reset is None else max(0.0, reset - wall()) if reset > 1e6 else float(reset))
+
+
+def _whole(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text[:12]) if text.isascii() and text.isdigit() else None
 
 
 def _epoch(text: str) -> float | None:
