@@ -17,8 +17,8 @@ _BECAUSE = {
     Reason.MATCHED: "MoEngage served it.",
     Reason.CACHED: "MoEngage served it earlier, and CachePolicy.ttl is not over.",
     Reason.STALE: "MoEngage served it earlier; it is out of date, and still better than a default.",
-    Reason.NO_MATCH: "MoEngage answered without it: the visitor is in no audience of it, the key is misspelled, or it is"
-    " not active. client.expect(…) finds misspelled keys.",
+    Reason.NO_MATCH: "MoEngage answered without it: the visitor is in no audience of it, the key is misspelled, or it"
+    " is not active. client.expect(…) finds misspelled keys.",
     Reason.CAMPAIGN_CONTROL_GROUP: "The visitor is in its control group, which is shown nothing on purpose.",
     Reason.GLOBAL_CONTROL_GROUP: "The visitor is in the workspace's control group, which is shown nothing on purpose.",
     Reason.NOT_IN_SEGMENT: "The visitor is in no audience of it; in-session attributes count, and are case-sensitive.",

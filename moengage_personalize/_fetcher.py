@@ -2,8 +2,8 @@
 
 Theory: a call is planned at once, without waiting: each key is answered from the cache, boards a flight
 (`core.flights`) or is refused by the protection (`_flying`). Then the caller waits for its flights, or for its
-deadline, whichever comes first, and collects. The flights are tasks of their own that nobody owns: the last caller who leaves calls one off,
-unless its answer is worth waiting for.
+deadline, whichever comes first, and collects. The flights are tasks of their own that nobody owns: the last caller who
+leaves calls one off, unless its answer is worth waiting for.
 
 Invariants: a call returns or raises by its deadline. Every key that was asked has an entry, whatever happened. What one
 caller gets, no other can change: entries that several see are copied, errors always. Customer ids are held as long as
