@@ -28,7 +28,18 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
+from ._config import (
+    ApiKey,
+    BatchPolicy,
+    CachePolicy,
+    FetchPolicy,
+    OnError,
+    RetryPolicy,
+    Secret,
+    Settings,
+    one_of,
+    resolve,
+)
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
 from ._errors import ConfigurationError, ConnectionFailedError, InvalidInputError, PersonalizeError, UsageError, bare
@@ -36,7 +47,7 @@ from ._events import Action, Admission, Event, check_event_uuid, check_platform,
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
 from ._fetcher import Question, unmatched
-from ._report import Condition, DeliveryReport, Health, Stats
+from ._report import Condition, DeliveryReport, Forgotten, Health, Stats
 from ._session import InSession, ReservedCustomerIdWarning, check_customer_id, check_user_identifiers, is_reserved
 from .core.buffer import Buffer
 from .core.circuit import Circuit
@@ -75,6 +86,7 @@ class AsyncPersonalizeClient:
         batching: How events travel.
         retrying: How requests are tried again.
         spool: Where accepted events are journaled, so that they outlive the process: `DiskSpool(directory)`.
+        caching: What is kept of answers; nothing by default.
         ssl_context: For a private certificate authority. It is the client's from then on (ALPN is set on it).
         proxy: An explicit proxy's URL; proxies of the environment are ignored.
         transport: Any `httpx.AsyncBaseTransport`; the client closes it.
@@ -96,6 +108,7 @@ class AsyncPersonalizeClient:
         batching: BatchPolicy = BatchPolicy(),  # noqa: B008
         retrying: RetryPolicy = RetryPolicy(),  # noqa: B008
         spool: Spool | None = None,
+        caching: CachePolicy = CachePolicy(),  # noqa: B008
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -115,7 +128,7 @@ class AsyncPersonalizeClient:
         except ConfigurationError as error:
             del data_center, base_url
             raise bare(error) from None
-        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying)
+        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying, caching=caching)
         self._spool = spool
         self._ssl_context = ssl_context
         self._proxy = proxy
@@ -217,7 +230,9 @@ class AsyncPersonalizeClient:
         """
         try:
             question = Question(
-                check_keys(keys), self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
+                check_keys(keys),
+                self._fields(customer_id, user_identifiers, session=session, attributes=attributes),
+                customer_id,
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -238,7 +253,7 @@ class AsyncPersonalizeClient:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
         try:
             question = Question(
-                None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
+                None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -574,6 +589,33 @@ class AsyncPersonalizeClient:
             self._owner = get_ident()
             self._engine.pump.wake()
 
+    async def forget(self, customer_id: str) -> Forgotten:
+        """Drops what this host holds of one person: answers that are kept, and events that were not sent.
+
+        With a spool, events and dead letters in files of other processes are included. Answers that were fetched by
+        `user_identifiers` alone belong to no customer id, and end with their time.
+
+        Raises:
+            InvalidInputError: The id is not text, or empty.
+            SpoolError: The spool cannot note it; what is in memory is forgotten all the same.
+            UsageError: The client is not open here.
+        """
+        check_customer_id(customer_id)
+        self._check_open()
+        events, events_in_flight = self._buffer.forget(customer_id)
+        engine = self._engine
+        answers, fetches_in_flight = engine.fetcher.forget(customer_id) if engine else (0, 0)
+        spooled = await engine.spooling.forget(customer_id) if engine and engine.spooling else None
+        return Forgotten(
+            experiences=answers,
+            events=events,
+            spooled=spooled.entries if spooled else 0,
+            dead_letters=spooled.dead_letters if spooled else 0,
+            other_processes=spooled.other_processes if spooled else 0,
+            fetches_in_flight=fetches_in_flight,
+            events_in_flight=events_in_flight,
+        )
+
     def stats(self) -> Stats:
         """Returns the counters, which balance at any moment."""
         engine = self._engine
@@ -585,9 +627,9 @@ class AsyncPersonalizeClient:
             attributes_refused=engine.pump.attributes_refused if engine else 0,
             event_requests=engine.pump.requests if engine else 0,
             fetches=self._fetches,
-            fetch_requests=engine.fetcher.requests if engine else 0,
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
             connections_opened=self._connections_opened(),
+            **(engine.fetcher.stats() if engine else {}),
             paused=self._paused,
             closed=self._closed,
             disabled=self._disabled,

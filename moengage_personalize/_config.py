@@ -84,6 +84,19 @@ def _within(low: int, high: int) -> Callable[[object, attrs.Attribute[int], int]
     return check
 
 
+def _between(low: float, high: float) -> Callable[[object, attrs.Attribute[float], float], None]:
+    def check(owner: object, attribute: attrs.Attribute[float], value: float) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigurationError(f"{type(owner).__name__}.{attribute.name} must be a number from {low} to {high}")
+
+    return check
+
+
+def _boolean(owner: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{type(owner).__name__}.{attribute.name} must be True or False")
+
+
 def one_of(owner: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
     """Raises `ConfigurationError` unless `value` is one of the `allowed` words."""
     if value not in allowed:
@@ -109,6 +122,18 @@ class FetchPolicy:
         identity: Where the customer id goes. `"both"`: one body that satisfies the older and the current document;
             `"identifiers"`: the current one only; `"flat"`: the older one only (design.md, section 3).
         max_keys: Experience keys per request; MoEngage serves the first 25 and drops the rest silently.
+        merge: Whether fetches of one person in one situation share requests.
+        merge_window: Seconds that the first of them waits for company. 0.0 is one turn of the event loop, which costs
+            no visitor anything; 0.005 at the most.
+        max_in_flight: Requests at the same time. A hundred: what servers allow on one connection. Beyond it nobody
+            queues, since a queue only makes everybody late.
+        breaker_failures: Failures that open the circuit, if they are at least half of the newest hundred outcomes.
+            Twenty: no accident, and well below the retry budget.
+        breaker_window: Seconds that an outcome is remembered.
+        open_for: Seconds between probes while MoEngage fails. Five: soon enough for a visitor who stays.
+        denied_for: The same while it refuses the credentials, which takes a person to mend.
+        quota_share: The part of the workspace's quota (10,000 fetches a minute, all processes together) that this
+            process may use: 0.1 with ten of them. 1.0 relies on what MoEngage tells is left.
     """
 
     deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True, finite=True))
@@ -116,6 +141,48 @@ class FetchPolicy:
     on_error: OnError = attrs.field(default="default", validator=_word(OnError))
     identity: Identity = attrs.field(default="both", validator=_word(Identity))
     max_keys: int = attrs.field(default=25, validator=_within(1, 25))
+    merge: bool = attrs.field(default=True, validator=_boolean)
+    merge_window: float = attrs.field(default=0.0, validator=_between(0, 0.005))
+    max_in_flight: int = attrs.field(default=100, validator=_within(1, 10_000))
+    breaker_failures: int = attrs.field(default=20, validator=_within(1, 100))
+    breaker_window: float = attrs.field(default=10.0, validator=_at_least(0, above=True))
+    open_for: float = attrs.field(default=5.0, validator=_at_least(0, above=True))
+    denied_for: float = attrs.field(default=60.0, validator=_at_least(0, above=True))
+    quota_share: float = attrs.field(default=1.0, validator=_between(0.0001, 1))
+
+
+@attrs.frozen(kw_only=True)
+class CachePolicy:
+    """How long answers are kept, in memory. Off by default, since they are people's content.
+
+    `ttl=30, stale_if_error=3600` suits most pages. Keep `ttl=0` for offerings with display caps: MoEngage counts what
+    it serves, and an answer from here is not counted.
+
+    Attributes:
+        ttl: Seconds that an answer is served without asking again.
+        stale_while_revalidate: Seconds after that, in which it is served once more while the next one is fetched.
+        stale_if_error: Seconds after `ttl`, in which it is served if MoEngage does not answer.
+        negative_ttl: Seconds that a no-match (never longer than `ttl`) or a refused question is kept. Five: a page that
+            reloads asks once, and a visitor who just qualified is served on the next page.
+        late: Seconds that a request goes on after everybody left, so that its answer is there for the next page.
+        max_late: Such requests at a time; they are not counted in `max_in_flight`.
+        max_entries: Answers kept; the least recently used goes first.
+        max_bytes: The same in bytes of memory, estimated.
+    """
+
+    ttl: float = attrs.field(default=0.0, validator=_at_least(0))
+    stale_while_revalidate: float = attrs.field(default=0.0, validator=_at_least(0))
+    stale_if_error: float = attrs.field(default=0.0, validator=_at_least(0))
+    negative_ttl: float = attrs.field(default=5.0, validator=_at_least(0))
+    late: float = attrs.field(default=1.0, validator=_at_least(0))
+    max_late: int = attrs.field(default=20, validator=_within(0, 10_000))
+    max_entries: int = attrs.field(default=10_000, validator=_within(1, 1 << 30))
+    max_bytes: int = attrs.field(default=67_108_864, validator=_within(4_096, 1 << 40))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is kept at all."""
+        return self.ttl + self.stale_while_revalidate + self.stale_if_error > 0
 
 
 @attrs.frozen(kw_only=True)

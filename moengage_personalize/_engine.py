@@ -1,8 +1,9 @@
 """What runs in the background while a client is open.
 
-Theory: one task of the SDK's own hosts the task group in which the pump and the fetch flights run. Opening and closing
-only signal it, so they may happen in different tasks, and nothing that happens in the group ever surfaces in a user's
-task. The engine does not know the client, so that a client which is forgotten unclosed can be collected and says so.
+Theory: one task of the SDK's own hosts the task group in which the pump runs; fetch flights are tasks of the fetcher's.
+Opening and closing only signal it, so they may happen in different tasks, and nothing that happens in the background
+ever surfaces in a user's task. The engine does not know the client, so that a client which is forgotten unclosed can be
+collected and says so.
 
 Invariants: the host ends within its deadline plus the time to close a socket, however the server behaves. It runs in an
 empty context: nothing of the request that happened to open the client is seen by it.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import cache
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -26,7 +27,7 @@ import attrs
 import certifi
 import httpx
 
-from ._config import BatchPolicy, FetchPolicy, RetryPolicy, Settings
+from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
 from ._effects import Effects
 from ._exchange import Exchange
 from ._fetcher import Fetcher
@@ -38,7 +39,6 @@ from .http2 import Http2Transport
 from .spool import Spool
 
 log = logging.getLogger("moengage_personalize")
-T = TypeVar("T")
 GOODBYE = 0.08  # seconds to say goodbye to the server, and to let the spool's thread finish (it does so in any case)
 
 
@@ -49,6 +49,7 @@ class Policies:
     fetching: FetchPolicy
     batching: BatchPolicy
     retrying: RetryPolicy
+    caching: CachePolicy
 
 
 class Engine:
@@ -96,9 +97,9 @@ class Engine:
             self._exchange,
             policies.fetching,
             policies.retrying,
+            policies.caching,
             budget=RetryBudget(policies.retrying.budget),
             effects=effects,
-            spawn=self._spawn,
         )
 
     @property
@@ -130,10 +131,6 @@ class Engine:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
         await self._done.wait()
 
-    def _spawn(self, flight: Callable[[T], Coroutine[Any, Any, None]], argument: T) -> None:
-        assert self._tasks is not None, "start() has returned"  # noqa: S101
-        Context().run(self._tasks.start_soon, flight, argument)
-
     async def _host(self) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
@@ -144,8 +141,10 @@ class Engine:
             log.critical("the background failed with %s: this is a bug of moengage_personalize", type(error).__name__)
         finally:
             self._started.set()
+            self.fetcher.close()
             try:
                 with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE):
+                    await self.fetcher.ended(GOODBYE / 2)
                     async with anyio.create_task_group() as tasks:
                         tasks.start_soon(_quietly, self._exchange.aclose)
                         if self._spool is not None:

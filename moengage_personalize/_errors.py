@@ -9,6 +9,7 @@
     ├── NoAnswerError                        no usable answer arrived
     │   ├── DeadlineExceededError (TimeoutError)   in time; `__cause__` is the last attempt's error
     │   ├── ConnectionFailedError                  the connection or the exchange on it failed
+    │   ├── NotAskedError                          we did not ask; `__cause__` says what opened the circuit
     │   └── BadReplyError                          a reply that cannot be read
     └── ApiError                             MoEngage answered with an error
         ├── BadRequestError                  400, 422
@@ -89,6 +90,14 @@ def _rebuild(kind: type[PersonalizeError], args: tuple[Any, ...], state: dict[st
     return error
 
 
+def duplicate(error: PersonalizeError) -> PersonalizeError:
+    """Returns the same error for another caller: with its own traceback, notes and cause."""
+    twin = _rebuild(type(error), error.args, dict(error.__dict__))
+    if isinstance(error.__cause__, PersonalizeError):
+        twin.__cause__ = duplicate(error.__cause__)
+    return twin
+
+
 class ConfigurationError(PersonalizeError, ValueError):
     """The client was configured in a way that cannot work."""
 
@@ -113,6 +122,10 @@ class DeadlineExceededError(NoAnswerError, TimeoutError):
 
 class ConnectionFailedError(NoAnswerError):
     """The connection, or the exchange on it, failed."""
+
+
+class NotAskedError(NoAnswerError):
+    """Nothing was sent: the circuit is open, too many fetches are in flight, or the client was closed meanwhile."""
 
 
 class BadReplyError(NoAnswerError):

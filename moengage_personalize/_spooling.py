@@ -23,7 +23,7 @@ from .core.buffer import Buffer, Journaled
 from .core.codec import encode, loads
 from .core.delivery import Refused, TooLarge
 from .core.wire import Attributes, pack_attributes, unpack_attributes
-from .spool import DeadLetter, Entry, Spool, Ticket
+from .spool import DeadLetter, Entry, ForgetReceipt, Spool, Ticket
 
 log = logging.getLogger("moengage_personalize")
 ADOPT_EVERY: Final = 10.0  # seconds between looks for processes that died
@@ -140,6 +140,11 @@ class Spooling:
             if not self._buffer.wants:
                 return  # the next look goes on with the rest
 
+    async def forget(self, customer_id: str) -> ForgetReceipt:
+        """Removes a person's entries and dead letters, those of other processes included."""
+        self.release()
+        return await self._spool.forget(encode(customer_id, "customer_id"))
+
     async def replay(self, event_uuids: Sequence[str] | None) -> int:
         """Takes dead letters on again; returns how many."""
         found = await self._spool.replay(event_uuids)
@@ -176,8 +181,3 @@ def _journaled(ticket: int, entry: Entry | None) -> Journaled | None:
         offset=entry.timezone_offset,
         accepted_wall=entry.accepted_at,
     )
-
-
-def customer_key(customer_id: str) -> bytes:
-    """Returns how the spool knows a person."""
-    return encode(customer_id, "customer_id")

@@ -19,7 +19,7 @@ import attrs
 from .._config import Identity
 from .._errors import BadReplyError, InvalidInputError
 from .._events import Admission
-from .._experiences import Experience, ExperienceMetadata, ExperiencesMetadata, Reason
+from .._experiences import Experience, ExperienceMetadata, ExperiencesMetadata, Observer, Reason
 from .._session import InSession
 from .codec import encode, loads
 
@@ -56,6 +56,8 @@ def check_keys(keys: Iterable[object]) -> tuple[str, ...]:
     for key in given:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidInputError(f"an experience key must be text of 1 to {MAX_KEY_LENGTH} characters")
+        if not key.isascii():
+            encode(key, "an experience key")
     return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
 
 
@@ -102,9 +104,31 @@ def _custom_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return attributes
 
 
-def fetch_body(fields: Mapping[str, Any], keys: Sequence[str] | None) -> bytes:
-    """Returns the body of one fetch. `keys` None asks for everything that the user qualifies for."""
-    return encode({**fields, "experience_key": list(keys)} if keys is not None else fields, "the fetch request")
+def encode_context_of_fetch(fields: Mapping[str, Any]) -> bytes:
+    """Returns everything of a fetch body but its keys, so that equal fields give equal bytes.
+
+    Raises:
+        InvalidInputError: It is no JSON.
+    """
+    ordered = {name: fields[name] for name in sorted(fields)}
+    for name in ("identifiers", "user_identifiers"):  # the only place where fields have fields
+        inner = ordered.get("identifiers", {}) if name == "user_identifiers" else ordered
+        if isinstance(found := inner.get(name), dict):
+            inner[name] = dict(sorted(found.items()))
+    return encode(ordered, "the fetch request")
+
+
+def fetch_body(context: bytes, keys: Sequence[str] | None) -> bytes:
+    """Returns the body of one fetch.
+
+    Args:
+        context: From `encode_context_of_fetch`.
+        keys: None asks for everything that the user qualifies for.
+    """
+    if keys is None:
+        return context
+    comma = b"" if context == b"{}" else b","
+    return b'%b%b"experience_key":%b}' % (context[:-1], comma, encode(list(keys), "the experience keys"))
 
 
 # ── fetch, in ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,12 +145,13 @@ _FAILURES = {  # the native SDKs' names (api-facts.md, section 1.2); unknown one
 }
 
 
-def read_experiences(body: bytes, keys: Sequence[str] | None) -> dict[str, Experience]:
+def read_experiences(body: bytes, keys: Sequence[str] | None, drifts: Observer | None = None) -> dict[str, Experience]:
     """Reads the answer to a fetch.
 
     Args:
         body: The body of a 200.
         keys: What was asked; each gets an entry. None: an entry for each that came.
+        drifts: Who counts what does not fit.
 
     Raises:
         BadReplyError: The body is not a JSON object with an object `experiences`.
@@ -137,7 +162,7 @@ def read_experiences(body: bytes, keys: Sequence[str] | None) -> dict[str, Exper
         raise BadReplyError("the reply has no experiences")
     failures = _failures(reply.get("failures"))
     wanted = keys if keys is not None else [key for key in served if isinstance(key, str)]
-    return {key: _experience(key, served.get(key), failures.get(key, Reason.NO_MATCH)) for key in wanted}
+    return {key: _experience(key, served.get(key), failures.get(key, Reason.NO_MATCH), drifts) for key in wanted}
 
 
 def _failures(failures: Any) -> dict[str, Reason]:
@@ -150,12 +175,12 @@ def _failures(failures: Any) -> dict[str, Reason]:
     return found
 
 
-def _experience(key: str, served: Any, otherwise: Reason) -> Experience:
+def _experience(key: str, served: Any, otherwise: Reason, drifts: Observer | None) -> Experience:
     context = served.get("experience_context") if isinstance(served, dict) else None
     payload = served.get("payload") if isinstance(served, dict) else None
     if not isinstance(context, dict) or not isinstance(payload, dict) or not (context or payload):
         strange = served is not None and not (isinstance(served, dict) and not payload and not context)
-        return Experience(key=key, reason=Reason.BAD_REPLY if strange else otherwise, source="network")
+        return Experience(key=key, reason=Reason.DECODE_ERROR if strange else otherwise, source="network")
     values: dict[str, Any] = {}
     undecodable: dict[str, str] = {}
     for name, variable in payload.items():
@@ -163,8 +188,16 @@ def _experience(key: str, served: Any, otherwise: Reason) -> Experience:
             values[name] = _value(variable)
         except (ValueError, RecursionError) as error:
             undecodable[name] = str(error) if type(error) is _UndecodableError else "not JSON"
+            if drifts is not None:
+                drifts.saw(key, name, "its data_type")
     return Experience(
-        key=key, reason=Reason.MATCHED, source="network", payload=values, undecodable=undecodable, context=context
+        key=key,
+        reason=Reason.MATCHED,
+        source="network",
+        payload=values,
+        undecodable=undecodable,
+        context=context,
+        drifts=drifts,
     )
 
 
