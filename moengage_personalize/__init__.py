@@ -26,7 +26,7 @@ from ._errors import (
 )
 from ._events import Action, Admission, Event, event_uuid_for
 from ._experiences import Experience, ExperienceMetadata, Experiences, ExperiencesMetadata, Reason
-from ._report import Condition, DeliveryReport, DropReason, Forgotten, Health, Stats
+from ._report import Condition, DeliveryReport, DropReason, Forgotten, Health, Loss, Stats
 from ._session import InSession, ReservedCustomerIdWarning
 from ._version import __version__
 
@@ -57,6 +57,7 @@ __all__ = [
     "Health",
     "InSession",
     "InvalidInputError",
+    "Loss",
     "NoAnswerError",
     "NotAskedError",
     "PayloadTooLargeError",

@@ -40,28 +40,19 @@ from ._config import (
     one_of,
     resolve,
 )
+from ._door import BeforeSend, Door, warn_if_reserved
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
 from ._errors import ConfigurationError, ConnectionFailedError, InvalidInputError, PersonalizeError, UsageError, bare
-from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
+from ._events import Action, Admission, Event
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
 from ._fetcher import Question, unmatched
-from ._report import Condition, DeliveryReport, Forgotten, Health, Stats
-from ._session import InSession, ReservedCustomerIdWarning, check_customer_id, check_user_identifiers, is_reserved
+from ._report import Condition, DeliveryReport, Forgotten, Health, Loss, Stats
+from ._session import InSession, check_customer_id, check_user_identifiers
 from .core.buffer import Buffer
 from .core.circuit import Circuit
-from .core.wire import (
-    check_keys,
-    context_of,
-    encode_action,
-    encode_attributes,
-    encode_click_context,
-    encode_context,
-    fetch_fields,
-    metadata_target,
-    read_metadata,
-)
+from .core.wire import check_keys, fetch_fields, metadata_target, read_metadata
 from .http2 import Http2Transport
 from .spool import Spool
 
@@ -87,6 +78,9 @@ class AsyncPersonalizeClient:
         retrying: How requests are tried again.
         spool: Where accepted events are journaled, so that they outlive the process: `DiskSpool(directory)`.
         caching: What is kept of answers; nothing by default.
+        before_send: Sees every event at the door, and returns it, another one in its place, or None to refuse it: a
+            consent gate, a scrubber. If it raises, the event is refused.
+        on_dropped: Hears of every loss, in the event loop's thread: alert, count, but do not block.
         ssl_context: For a private certificate authority. It is the client's from then on (ALPN is set on it).
         proxy: An explicit proxy's URL; proxies of the environment are ignored.
         transport: Any `httpx.AsyncBaseTransport`; the client closes it.
@@ -109,6 +103,8 @@ class AsyncPersonalizeClient:
         retrying: RetryPolicy = RetryPolicy(),  # noqa: B008
         spool: Spool | None = None,
         caching: CachePolicy = CachePolicy(),  # noqa: B008
+        before_send: BeforeSend | None = None,
+        on_dropped: Callable[[Loss], None] | None = None,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -130,16 +126,16 @@ class AsyncPersonalizeClient:
             raise bare(error) from None
         self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying, caching=caching)
         self._spool = spool
+        self._on_dropped = on_dropped
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._transport = transport
         self._effects = effects
-        self._wall, self._uuid4 = effects.wall, effects.uuid4
         self._buffer = Buffer(batching)
+        self._door = Door(self._buffer, effects, before_send)
         self._circuit = Circuit(retrying, max_bytes=batching.max_bytes)
         self._engine: Engine | None = None
         self._state: _State = "new"
-        self._owner = 0  # the thread that may track, while open and not paused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._fetches = self._paused = self._closed = self._disabled = 0
@@ -163,9 +159,10 @@ class AsyncPersonalizeClient:
                 circuit=self._circuit,
                 effects=self._effects,
                 spool=self._spool,
+                on_dropped=self._on_dropped,
             )
             await self._engine.start()
-            self._owner = get_ident()
+            self._door.owner, self._door.now, self._door.wake = get_ident(), self._now, self._engine.pump.wake
         self._state = "open"
         _open_clients.add(self)
         return self
@@ -188,7 +185,7 @@ class AsyncPersonalizeClient:
             self._state = "closed"
         elif self._state != "closed":
             self._check_loop()
-            self._state, self._owner = "closing", 0
+            self._state, self._door.owner = "closing", 0
             self._engine.close(self._now() + (self._policies.batching.grace if grace is None else grace))
             await self._engine.ended()
             self._state = "closed"
@@ -293,7 +290,7 @@ class AsyncPersonalizeClient:
         attributes: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         if customer_id is not None:
-            _warn_if_reserved(check_customer_id(customer_id))
+            warn_if_reserved(check_customer_id(customer_id))
         if session is not None and not isinstance(session, InSession):
             raise InvalidInputError("session must be an InSession")
         return fetch_fields(
@@ -352,18 +349,24 @@ class AsyncPersonalizeClient:
             InvalidInputError: Something that was passed cannot be sent.
             UsageError: The client is not open, or this is not its thread.
         """
+        if get_ident() != self._door.owner:
+            return self._not_accepting()
         try:
-            return self._track(
-                True,
-                experience,
-                customer_id,
-                platform,
-                at,
-                event_uuid,
-                user_attributes,
-                user_timezone_offset,
-                None,
-                None,
+            if self._door.has_hook:
+                return self._door.consider(
+                    Event(
+                        action=Action.IMPRESSION,
+                        experience=experience,
+                        customer_id=customer_id,
+                        platform=platform,
+                        at=at,
+                        event_uuid=event_uuid,
+                        user_attributes=user_attributes,
+                        user_timezone_offset=user_timezone_offset,
+                    )
+                )
+            return self._door.admit(
+                True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset
             )
         except PersonalizeError as error:
             del experience, customer_id, platform, at, event_uuid, user_attributes
@@ -399,8 +402,25 @@ class AsyncPersonalizeClient:
             InvalidInputError: Something that was passed cannot be sent.
             UsageError: The client is not open, or this is not its thread.
         """
+        if get_ident() != self._door.owner:
+            return self._not_accepting()
         try:
-            return self._track(
+            if self._door.has_hook:
+                return self._door.consider(
+                    Event(
+                        action=Action.CLICK,
+                        experience=experience,
+                        customer_id=customer_id,
+                        platform=platform,
+                        at=at,
+                        event_uuid=event_uuid,
+                        user_attributes=user_attributes,
+                        user_timezone_offset=user_timezone_offset,
+                        b_id=b_id,
+                        attributes=attributes,
+                    )
+                )
+            return self._door.admit(
                 False,
                 experience,
                 customer_id,
@@ -423,84 +443,12 @@ class AsyncPersonalizeClient:
             InvalidInputError: It is no event that can be sent.
             UsageError: The client is not open, or this is not its thread.
         """
-        if not isinstance(event, Event) or event.action not in (_IMPRESSION, _CLICK):
-            raise InvalidInputError("track needs an Event with an Action")
-        impression = event.action == _IMPRESSION
-        if impression and (event.b_id is not None or event.attributes):
-            raise InvalidInputError("b_id and attributes belong to clicks")
+        if get_ident() != self._door.owner:
+            return self._not_accepting()
         try:
-            return self._track(
-                impression,
-                event.experience,
-                event.customer_id,
-                event.platform,
-                event.at,
-                event.event_uuid,
-                event.user_attributes,
-                event.user_timezone_offset,
-                event.b_id,
-                event.attributes,
-            )
+            return self._door.consider(event)
         except PersonalizeError as error:
             raise bare(error) from None
-
-    def _track(
-        self,
-        impression: bool,  # noqa: FBT001 - the hot path passes by position
-        experience: Experience | Mapping[str, Any],
-        customer_id: str,
-        platform: str,
-        at: datetime | float | None,
-        event_uuid: str | UUID | None,
-        user_attributes: Mapping[str, Any] | None,
-        user_timezone_offset: int | None,
-        b_id: str | None,
-        attributes: Mapping[str, Any] | None,
-    ) -> Admission:
-        if get_ident() != self._owner:
-            return self._not_accepting()
-        if isinstance(experience, Experience):
-            context = experience.wire_context or context_of(experience)
-            if type(context) is not str:
-                return self._nothing_to_report(context)
-            if b_id is not None or attributes:
-                context = encode_click_context(experience.context, b_id, attributes)
-        elif b_id is not None or attributes:
-            context = encode_click_context(experience, b_id, attributes)
-        else:
-            context = encode_context(experience)
-        if not isinstance(customer_id, str) or not customer_id:
-            check_customer_id(customer_id)
-        if len(customer_id) < 12:
-            _warn_if_reserved(customer_id)
-        wall = self._wall()
-        admission = self._buffer.offer(
-            customer_id,
-            uuid := self._uuid4() if event_uuid is None else check_event_uuid(event_uuid),
-            encode_action(
-                _IMPRESSION if impression else _CLICK,
-                uuid,
-                int(wall) if at is None else check_time(at),
-                "web" if platform == "web" else check_platform(platform),
-                context,
-            ),
-            impression,
-            None if user_attributes is None else encode_attributes(user_attributes),
-            None if user_timezone_offset is None else check_timezone_offset(user_timezone_offset),
-            self._now(),
-            wall,
-        )
-        if self._buffer.stirred:
-            self._buffer.stirred = False
-            self._engine.pump.wake()  # type: ignore[union-attr]
-        return admission
-
-    def _nothing_to_report(self, admission: object) -> Admission:
-        if admission is Admission.UNMATCHED:
-            self._buffer.unmatched += 1
-            return Admission.UNMATCHED
-        self._buffer.refused += 1
-        return Admission.REFUSED
 
     def _not_accepting(self) -> Admission:
         match self._state:
@@ -579,14 +527,14 @@ class AsyncPersonalizeClient:
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""
         self._check_open()
-        self._circuit.paused, self._owner = True, 0
+        self._circuit.paused, self._door.owner = True, 0
 
     def resume(self) -> None:
         """Undoes `pause`."""
         self._check_open()
         self._circuit.paused = False
         if self._engine is not None:
-            self._owner = get_ident()
+            self._door.owner = get_ident()
             self._engine.pump.wake()
 
     async def forget(self, customer_id: str) -> Forgotten:
@@ -681,19 +629,9 @@ def _sealed(value: Any) -> Any:
     return Secret.of(value) if value is not None and not callable(value) else value
 
 
-def _warn_if_reserved(customer_id: str) -> None:
-    if is_reserved(customer_id):
-        warnings.warn(
-            "customer_id is a value that MoEngage reserves (guest, null, unknown, 0, one character, …):"
-            " its events may be refused or lost",
-            ReservedCustomerIdWarning,
-            stacklevel=4,
-        )
-
-
 def _after_fork_in_child() -> None:
     for client in list(_open_clients):
-        client._state, client._owner = "forked", 0  # noqa: SLF001
+        client._state, client._door.owner = "forked", 0  # noqa: SLF001
     _open_clients.clear()
 
 

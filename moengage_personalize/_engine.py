@@ -32,6 +32,7 @@ from ._effects import Effects
 from ._exchange import Exchange
 from ._fetcher import Fetcher
 from ._pump import Pump
+from ._report import Loss
 from ._spooling import Spooling
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
@@ -63,6 +64,7 @@ class Engine:
         circuit: What senders know together.
         effects: The outside world.
         spool: Where accepted events are journaled.
+        on_dropped: Hears of losses.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Engine:
         circuit: Circuit,
         effects: Effects,
         spool: Spool | None = None,
+        on_dropped: Callable[[Loss], None] | None = None,
     ) -> None:
         self._spool = spool
         self.spooling = None if spool is None else Spooling(spool, buffer, effects.wall)
@@ -92,6 +95,7 @@ class Engine:
             retrying=policies.retrying,
             effects=effects,
             spooling=self.spooling,
+            on_dropped=on_dropped,
         )
         self.fetcher = Fetcher(
             self._exchange,

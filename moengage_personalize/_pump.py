@@ -12,6 +12,7 @@ cancelled; whatever is then unsettled is counted as dropped. It never outlives t
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import assert_never
 
@@ -28,7 +29,7 @@ from ._errors import (
     UnexpectedStatusError,
 )
 from ._exchange import Call, Exchange
-from ._report import Condition, DropReason
+from ._report import Condition, DropReason, Loss
 from ._spooling import Spooling
 from .core.batch import Batch, State
 from .core.buffer import Buffer, Fate
@@ -50,6 +51,7 @@ from .core.wire import EVENTS_PATH
 from .http2 import Lane
 
 log = logging.getLogger("moengage_personalize")
+EPISODE = 60.0  # seconds without a loss after which the next one is news
 EVENT_TIMEOUT = 10.0  # seconds for one events request; nobody waits for it, and a stuck one should not hold a sender
 
 
@@ -64,6 +66,7 @@ class Pump:
         retrying: Its policy.
         effects: The wall clock and chance.
         spooling: What makes events outlive the process, if anything does.
+        on_dropped: Hears of losses.
     """
 
     def __init__(
@@ -76,8 +79,13 @@ class Pump:
         retrying: RetryPolicy,
         effects: Effects,
         spooling: Spooling | None = None,
+        on_dropped: Callable[[Loss], None] | None = None,
     ) -> None:
         self._spooling = spooling
+        self._on_dropped = on_dropped
+        buffer.losses = None if on_dropped is None else {}
+        self._dropped = 0
+        self._dropping_until = -inf
         self._buffer = buffer
         self._circuit = circuit
         self._exchange = exchange
@@ -135,6 +143,7 @@ class Pump:
         finally:
             self._buffer.abandon(DropReason.CLOSED)
             self._release()
+            self.note_losses()
             self.wake()
 
     def _release(self) -> None:
@@ -149,6 +158,7 @@ class Pump:
         await self._slots.acquire()
         batch = self._buffer.take(self._effects.wall(), max_bytes=self._circuit.ceiling)
         self._release()
+        self.note_losses()
         if batch is None:
             self._slots.release()
         return batch
@@ -215,6 +225,7 @@ class Pump:
     async def _settle(self, settled: Settle) -> None:
         self._buffer.settle(settled.records, settled.fate, settled.reason)
         self._release()
+        self.note_losses()
         self.wake()
         if settled.fate is Fate.REJECTED and self._spooling is not None:
             await self._spooling.bury(settled.records, settled.rejection)
@@ -232,6 +243,7 @@ class Pump:
         self.retries += isinstance(answer, Denied | Unavailable)
         delivery.answered(answer, anyio.current_time(), self._effects.jitter())
         self._note_condition()
+        self.note_losses()
         self.wake()
 
     async def _ask(self, batch: Batch) -> Answer:
@@ -251,6 +263,26 @@ class Pump:
             if known not in (0, self._exchange.credentials_changed):
                 self._circuit.new_credentials()
         return Delivered()
+
+    # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def note_losses(self) -> None:
+        """Tells the listener, and the log once per episode: one that was quiet for a minute is over."""
+        dropped = self._buffer.dropped.total() + self._buffer.dropped_at_the_door
+        if dropped == self._dropped and not self._buffer.losses:
+            return
+        if dropped > self._dropped:
+            now = anyio.current_time()
+            if now >= self._dropping_until:
+                log.warning("events are dropped: %s", self._buffer.counts()["dropped_by_reason"] or "no room")
+            self._dropping_until, self._dropped = now + EPISODE, dropped
+        if self._on_dropped is not None and self._buffer.losses:
+            losses, self._buffer.losses = self._buffer.losses, {}
+            for reason, event_uuids in losses.items():
+                try:
+                    self._on_dropped(Loss(reason=reason, event_uuids=tuple(event_uuids)))
+                except Exception as error:  # a listener of the user's
+                    log.warning("on_dropped raised %s", type(error).__name__)
 
     # ── health ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -28,6 +28,19 @@ class DropReason(StrEnum):
 
 
 @attrs.frozen(kw_only=True)
+class Loss:
+    """Events that are lost, as `on_dropped` hears of them.
+
+    Attributes:
+        reason: A `DropReason`, `"rejected"` (MoEngage refused it), or `"no room"` (turned away at the door).
+        event_uuids: Which. Nothing else of them is told.
+    """
+
+    reason: str
+    event_uuids: tuple[str, ...] = attrs.field(repr=lambda uuids: f"<{len(uuids)}>")
+
+
+@attrs.frozen(kw_only=True)
 class DeliveryReport:
     """What became of the events, since the start.
 

@@ -114,6 +114,7 @@ class Buffer:
         self._policy = policy
         self.journal: Journal | None = None
         self.released: list[int] = []  # tickets of settled events; whoever owns the journal takes them away
+        self.losses: dict[str, list[str]] | None = None  # reason → UUIDs, if somebody listens, who takes them away
         self._spilled: deque[tuple[int, int]] = deque()  # (seq, ticket), oldest first
         self._journaled = 0  # events in memory with a ticket
         self._seq = 0
@@ -209,9 +210,10 @@ class Buffer:
                 self._withdraw(newcomer)
                 self.accepted -= 1
                 self.dropped_at_the_door += 1
+                self._tell("no room", newcomer)
                 return Admission.DROPPED
             self._withdraw(victim)
-            self.dropped[DropReason.OVERFLOW] += 1
+            self._drop(victim, DropReason.OVERFLOW)
         return Admission.ACCEPTED
 
     def _oldest_impression(self) -> Record | None:
@@ -276,7 +278,7 @@ class Buffer:
         if wall - oldest.accepted_wall <= self._policy.lifetime(spooled=oldest.ticket is not None):
             return False
         self._withdraw(oldest)
-        self.dropped[DropReason.EXPIRED] += 1
+        self._drop(oldest, DropReason.EXPIRED)
         return True
 
     def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
@@ -293,10 +295,11 @@ class Buffer:
                     self.delivered += 1
                 case Fate.REJECTED:
                     self.rejected += 1
+                    self._tell("rejected", record)
                 case Fate.FORGOTTEN:
                     self.forgotten += 1
                 case Fate.DROPPED:
-                    self.dropped[reason or DropReason.CLOSED] += 1
+                    self._drop(record, reason or DropReason.CLOSED)
             lane = record.lane
             lane.in_flight -= 1
             if not lane.in_flight:
@@ -310,9 +313,17 @@ class Buffer:
         for record in [record for record in self._known.values() if record is not None and record.ticket is None]:
             if record.state is State.WAITING:
                 self._withdraw(record)
-                self.dropped[reason] += 1
+                self._drop(record, reason)
             else:
                 self.settle((record,), Fate.DROPPED, reason)
+
+    def _drop(self, record: Record, reason: DropReason) -> None:
+        self.dropped[reason] += 1
+        self._tell(reason.value, record)
+
+    def _tell(self, reason: str, record: Record) -> None:
+        if self.losses is not None:
+            self.losses.setdefault(reason, []).append(record.event_uuid)
 
     def forget(self, customer_id: str) -> tuple[int, int]:
         """Drops a customer's waiting events; returns how many, and how many are in flight and cannot be called back."""

@@ -6,6 +6,7 @@ import uuid
 from datetime import UTC, datetime
 
 import anyio
+import attrs
 import httpx
 import pytest
 from support.moengage import CONTEXT, MoEngage, accepted, error, make_client, served, serving
@@ -458,3 +459,48 @@ async def test_what_is_reported_is_what_was_served_whatever_a_page_did_to_its_co
         hero.context["cid"] = "tampered"
         client.track_impression(hero, customer_id="john")
     assert moengage.actions[0][1]["attributes"] == CONTEXT
+
+
+async def test_before_send_may_change_or_refuse_an_event():
+    def consent(event):
+        if event.customer_id == "no":
+            return None
+        if event.customer_id == "bug":
+            raise RuntimeError("secret words")
+        return attrs.evolve(event, user_attributes={"scrubbed": True})
+
+    moengage = MoEngage()
+    async with client_of(moengage, before_send=consent) as client:
+        assert client.track_impression(CONTEXT, customer_id="yes", user_attributes={"name": "x"}) == "accepted"
+        assert client.track_click(CONTEXT, customer_id="no") is Admission.REFUSED
+        assert client.track_click(CONTEXT, customer_id="bug") is Admission.REFUSED
+        assert client.stats().refused == 2
+        assert client.stats().balanced
+    assert [(element["customer_id"], element["user_attributes"]) for element in moengage.elements] == [
+        ("yes", {"scrubbed": True})
+    ]
+
+
+async def test_on_dropped_hears_of_every_loss_and_the_log_of_each_episode(caplog):
+    caplog.set_level(logging.WARNING, "moengage_personalize")
+    heard = []
+    moengage = MoEngage(events=lambda body: 3_600)
+
+    def listen(loss):
+        heard.extend((loss.reason, event_uuid) for event_uuid in loss.event_uuids)
+        raise RuntimeError("a listener's own trouble")
+
+    async with client_of(moengage, on_dropped=listen, batching=BatchPolicy(max_pending=2, linger=0, grace=0)) as client:
+        for number in range(4):
+            client.track_impression(CONTEXT, customer_id="john", event_uuid=event_uuid_for(number))
+        client.track_click(CONTEXT, customer_id="john", event_uuid=event_uuid_for(4))
+        client.track_click(CONTEXT, customer_id="john", event_uuid=event_uuid_for(5))
+        client.track_click(CONTEXT, customer_id="john", event_uuid=event_uuid_for(6))
+        await anyio.sleep(0.1)
+    assert heard == [
+        *[("overflow", event_uuid_for(number)) for number in range(4)],
+        ("no room", event_uuid_for(6)),
+        ("closed", event_uuid_for(4)),
+        ("closed", event_uuid_for(5)),
+    ]
+    assert sum("events are dropped" in record.getMessage() for record in caplog.records) == 1

@@ -1,0 +1,163 @@
+"""Where events come in: checked, asked about, encoded once, and left with the buffer.
+
+Theory: everything here is synchronous and runs in a page's turn of the loop, so it does no more than it must: a context
+is encoded once per `Experience`, and an `Event` object exists only if a hook wants to see one.
+
+Invariants: bad input raises and changes nothing; trouble of ours, theirs or a hook's never raises. What is offered to
+the buffer is bytes that are safe to send. Only `owner`'s thread comes in; others are the caller's to turn away.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ._effects import Effects
+from ._errors import InvalidInputError
+from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
+from ._experiences import Experience
+from ._session import ReservedCustomerIdWarning, check_customer_id, is_reserved
+from .core.buffer import Buffer
+from .core.wire import context_of, encode_action, encode_attributes, encode_click_context, encode_context
+
+log = logging.getLogger("moengage_personalize")
+BeforeSend = Callable[[Event], Event | None]
+_IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
+_LONGEST_RESERVED = 11  # characters; longer ids need no look
+
+
+class Door:
+    """See the module's docstring.
+
+    Args:
+        buffer: Where accepted events wait.
+        effects: The wall clock and fresh UUIDs.
+        before_send: Sees every event first, and may change or refuse it.
+    """
+
+    def __init__(self, buffer: Buffer, effects: Effects, before_send: BeforeSend | None) -> None:
+        self._buffer = buffer
+        self._wall, self._uuid4 = effects.wall, effects.uuid4
+        self._before_send = before_send
+        self._hook_failed = False
+        self.has_hook = before_send is not None
+        self.owner = 0  # the thread that may come in, while open and not paused
+        self.now: Callable[[], float] = lambda: 0.0
+        self.wake: Callable[[], None] = lambda: None
+
+    def admit(
+        self,
+        impression: bool,  # noqa: FBT001 - the hot path passes by position
+        experience: Experience | Mapping[str, Any],
+        customer_id: str,
+        platform: str,
+        at: datetime | float | None,
+        event_uuid: str | UUID | None,
+        user_attributes: Mapping[str, Any] | None,
+        user_timezone_offset: int | None,
+        b_id: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Admission:
+        """Takes an event in. The arguments are those of `AsyncPersonalizeClient.track_click`.
+
+        Raises:
+            InvalidInputError: Something cannot be sent.
+        """
+        if isinstance(experience, Experience):
+            context = experience.wire_context or context_of(experience)
+            if type(context) is not str:
+                return self._nothing_to_report(context)
+            if b_id is not None or attributes:
+                context = encode_click_context(experience.context, b_id, attributes)
+        elif b_id is not None or attributes:
+            context = encode_click_context(experience, b_id, attributes)
+        else:
+            context = encode_context(experience)
+        if not isinstance(customer_id, str) or not customer_id:
+            check_customer_id(customer_id)
+        if len(customer_id) <= _LONGEST_RESERVED:
+            warn_if_reserved(customer_id)
+        wall = self._wall()
+        buffer = self._buffer
+        admission = buffer.offer(
+            customer_id,
+            uuid := self._uuid4() if event_uuid is None else check_event_uuid(event_uuid),
+            encode_action(
+                _IMPRESSION if impression else _CLICK,
+                uuid,
+                int(wall) if at is None else check_time(at),
+                "web" if platform == "web" else check_platform(platform),
+                context,
+            ),
+            impression,
+            None if user_attributes is None else encode_attributes(user_attributes),
+            None if user_timezone_offset is None else check_timezone_offset(user_timezone_offset),
+            self.now(),
+            wall,
+        )
+        if buffer.stirred:
+            buffer.stirred = False
+            self.wake()
+        return admission
+
+    def consider(self, event: Event) -> Admission:
+        """Takes an event in, if the hook agrees.
+
+        Raises:
+            InvalidInputError: It is no event that can be sent.
+        """
+        if self._before_send is not None:
+            agreed = self._ask(event)
+            if agreed is None:
+                self._buffer.refused += 1
+                return Admission.REFUSED
+            event = agreed
+        if not isinstance(event, Event) or event.action not in (_IMPRESSION, _CLICK):
+            raise InvalidInputError("track needs an Event with an Action")
+        impression = event.action == _IMPRESSION
+        if impression and (event.b_id is not None or event.attributes):
+            raise InvalidInputError("b_id and attributes belong to clicks")
+        return self.admit(
+            impression,
+            event.experience,
+            event.customer_id,
+            event.platform,
+            event.at,
+            event.event_uuid,
+            event.user_attributes,
+            event.user_timezone_offset,
+            event.b_id,
+            event.attributes,
+        )
+
+    def _ask(self, event: Event) -> Event | None:
+        assert self._before_send is not None  # noqa: S101 - the caller looked
+        try:
+            return self._before_send(event)
+        except Exception as error:  # a hook of the user's must not break a page
+            if not self._hook_failed:
+                log.warning("before_send raised %s: events are refused while it does", type(error).__name__)
+            self._hook_failed = True
+            return None
+
+    def _nothing_to_report(self, admission: object) -> Admission:
+        if admission is Admission.UNMATCHED:
+            self._buffer.unmatched += 1
+            return Admission.UNMATCHED
+        self._buffer.refused += 1
+        return Admission.REFUSED
+
+
+def warn_if_reserved(customer_id: str) -> None:
+    """Warns of an id that MoEngage's Data API documents as reserved."""
+    if is_reserved(customer_id):
+        warnings.warn(
+            "customer_id is a value that MoEngage reserves (guest, null, unknown, 0, one character, …):"
+            " its events may be refused or lost",
+            ReservedCustomerIdWarning,
+            stacklevel=5,
+        )
