@@ -6,10 +6,11 @@ chores from it. The queues are deques, whose ends are atomic, so there is no loc
 
 Invariants:
 
-- Counters, marks, tickets and `active` are changed on the event loop's thread only. (One exception: the keeper
-  sets `active` to `None` when the directory is lost.)
+- Counters, marks, tickets and `active` are changed on the event loop's thread only. (One exception: the
+  keeper sets `active` to `None` when the directory is lost.)
 - A record is marked only when it need not be sent, or never in order to move it: stragglers are copied first,
-  and the file they came from leaves only after the copies are durable. A cut in between sends twice, not never.
+  and the file they came from leaves only after the copies are durable. A cut in between sends twice, not
+  never.
 - `append` makes no system call, unless a segment is full; then it wakes the keeper, and only if no spare is
   ready, it creates a file.
 """

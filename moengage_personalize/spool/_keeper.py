@@ -1,14 +1,14 @@
 """What the spool's own thread does: everything that waits for the disk.
 
-The keeper prepares spares, syncs, removes segments that are settled, adopts what dead processes left, looks for
-stragglers and for forgotten people, and notices when the directory is gone. It never appends and never marks:
-it answers with chores for the event loop's thread (`_journal`), which owns all counters.
+The keeper prepares spares, syncs, removes segments that are settled, adopts what dead processes left, looks
+for stragglers and for forgotten people, and notices when the directory is gone. It never appends and never
+marks: it answers with chores for the event loop's thread (`_journal`), which owns all counters.
 
 Invariants:
 
 - A copy is durable, name included, before the segment that it came from leaves.
-- After a failed sync the kernel may call its pages clean, so a later success proves nothing. Such a segment is
-  doomed: `sync` keeps failing until everything pending in it has been copied elsewhere and synced there.
+- After a failed sync the kernel may call its pages clean, so a later success proves nothing. Such a segment
+  is doomed: `sync` keeps failing until everything pending in it has been copied elsewhere and synced there.
 - A segment is never removed while recovery has not read it to its end.
 """
 

@@ -95,7 +95,7 @@ class Disk:
                 raise OSError(errno.EIO, "Input/output error")
             self.names = set(os.listdir(fd))
             return
-        name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
         now = os.pread(fd, 1 << 24, 0)
         if self.failing:
             # The kernel calls the pages clean now; only what changes later will ever be written.
@@ -104,7 +104,9 @@ class Disk:
         doubtful, before = self.doubtful.get(name), self.content.get(name, b"").ljust(len(now), b"\0")
         if doubtful is not None:
             now = b"".join(
-                before[at : at + PAGE] if now[at : at + PAGE] == doubtful[at : at + PAGE] else now[at : at + PAGE]
+                before[at : at + PAGE]
+                if now[at : at + PAGE] == doubtful[at : at + PAGE]
+                else now[at : at + PAGE]
                 for at in range(0, len(now), PAGE)
             )
         self.content[name] = now

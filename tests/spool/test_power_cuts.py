@@ -9,11 +9,10 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from spool.helpers import Bench, Disk, entry
 
 from moengage_personalize.spool import SpoolSyncError
 from moengage_personalize.spool._keeper import STRAGGLING_AFTER
-
-from spool.helpers import Bench, Disk, entry
 
 
 class PowerCuts(RuleBasedStateMachine):
@@ -59,7 +58,11 @@ class PowerCuts(RuleBasedStateMachine):
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), keep=st.integers(0, 3))
     def settle(self, data, keep):
-        chosen = data.draw(st.lists(st.sampled_from(sorted(self.tickets)), unique=True)) if keep else sorted(self.tickets)
+        chosen = (
+            data.draw(st.lists(st.sampled_from(sorted(self.tickets)), unique=True))
+            if keep
+            else sorted(self.tickets)
+        )
         self.bench.journal.settle([self.tickets.pop(uuid) for uuid in chosen])
         for uuid in chosen:
             del self.pending[uuid]
@@ -121,7 +124,7 @@ class PowerCuts(RuleBasedStateMachine):
         self.bench.kill()
         self.generation += 1
         after = self.root / str(self.generation)
-        random = Random(data.draw(st.integers(0, 2**32)))  # noqa: S311
+        random = Random(data.draw(st.integers(0, 2**32)))
         bias = data.draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
         self.disk.cut(after, lambda: random.random() < bias)
         self.disk.failing = False
@@ -237,7 +240,7 @@ def test_a_cut_between_carrying_and_syncing_loses_no_straggler(root, disk, tmp_p
 
 def test_what_is_carried_during_a_sync_waits_for_the_next_one(root, disk, tmp_path, monkeypatch):
     bench = Bench(root)
-    stranded, _ = stragglers(bench)
+    stragglers(bench)
     bench.cycle(0.0)
     chores = bench.keeper.cycle(STRAGGLING_AFTER)
     bench.append(entry(100))

@@ -6,8 +6,8 @@ Usage: child.py DIRECTORY SEED PHASE STOP. It says on its standard output, each 
     s <uuid>    about to settle
     P <phase> <function>:<line>    stopped there, for good, until somebody kills it
 
-PHASE names the functions in which it stops, at the STOP-th line that is executed in any of them; the other thread
-goes on meanwhile. `wild` stops nowhere.
+PHASE names the functions in which it stops, at the STOP-th line that is executed in any of them; the other
+thread goes on meanwhile. `wild` stops nowhere.
 """
 
 import asyncio
