@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import threading
 import uuid
 import weakref
@@ -709,4 +710,32 @@ async def test_an_append_and_a_settlement_call_no_function_of_the_system(root, m
     spool.settle([first, *tickets[1:]])
     monkeypatch.undo()
     assert spool.stats().pending == 1
+    await spool.aclose()
+
+
+@run
+async def test_an_append_does_not_release_the_gil_however_large_the_entry(root):
+    spool = await opened(root, segment_bytes=1 << 24, max_bytes=1 << 26)
+    large = [entry(number, size=400_000) for number in range(20)]
+    spool.append(entry(99))
+    await spool.sync()
+    gate, ran = threading.Lock(), []
+    gate.acquire()
+
+    def other():
+        with gate:
+            ran.append(1)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(100)  # nobody is made to let go
+    try:
+        gate.release()
+        tickets = [spool.append(one) for one in large]
+        spool.settle(tickets)
+        assert ran == []
+    finally:
+        sys.setswitchinterval(before)
+    thread.join()
     await spool.aclose()
