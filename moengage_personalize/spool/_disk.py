@@ -19,6 +19,7 @@ from ._dead_letters import DeadLetters, chosen
 from ._directory import directory_at
 from ._errors import SpoolClosedError, SpoolSyncError
 from ._format import Kind
+from ._inheritance import Inheritance
 from ._journal import Chore, Journal
 from ._keeper import Keeper
 from ._nouns import DeadLetter, Entry, ForgetReceipt, SpoolStats, Ticket
@@ -173,7 +174,7 @@ class DiskSpool:
         await self._opened().call(self._keeper.adopt)
         while True:
             async with self._reading:
-                found = await self._opened().call(self._keeper.read_page, page)
+                found = await self._opened().call(self._keeper.inheritance.read_page, page)
                 batch = self._journal.take(found) if found else []
             if found is None:
                 return
@@ -204,7 +205,9 @@ class DiskSpool:
             await asyncio.sleep(0)
         entries = self._journal.forgotten - before
         await self.sync()
-        return ForgetReceipt(entries=entries, dead_letters=letters, other_processes=self._keeper.living)
+        return ForgetReceipt(
+            entries=entries, dead_letters=letters, other_processes=self._keeper.inheritance.living
+        )
 
     async def bury(self, letters: Sequence[DeadLetter], tickets: Iterable[Ticket] = ()) -> None:
         """Keep dead letters; once they are durable, settle the tickets.
@@ -265,7 +268,7 @@ class DiskSpool:
             bytes=sum(segment.size for segment in segments),
             segments=len(segments),
             pending=journal.pending(),
-            unread_segments=len(keeper.unread),
+            unread_segments=len(keeper.inheritance.unread),
             appended=journal.appended,
             recovered=journal.recovered,
             settled=journal.settled,
@@ -273,9 +276,9 @@ class DiskSpool:
             refused=journal.refused,
             carried=journal.carried,
             inline_segments=journal.inline,
-            adopted_processes=keeper.adopted,
-            skipped=keeper.skipped,
-            left_alone=len(keeper.left_alone),
+            adopted_processes=keeper.inheritance.adopted,
+            skipped=keeper.inheritance.skipped,
+            left_alone=len(keeper.inheritance.left_alone),
             buried=keeper.buried,
             evicted_letters=keeper.evicted,
             syncs=keeper.syncs,
@@ -294,6 +297,7 @@ class DiskSpool:
             wake=self._wake,
             covers=self._tombstones.covers,
         )
+        self._keeper.inheritance = Inheritance(home, self._journal, self._keeper.numbers)
         self._chores: deque[Chore] = deque()
         self._syncing: deque[asyncio.Future[None]] = deque()
         self._sync_is_due = False
@@ -373,7 +377,7 @@ class DiskSpool:
         journal, keeper = self._journal, self._keeper
         for segment in {*journal.segments.values(), *journal.spares, *journal.retired}:
             segment.close()
-        for lock in (*keeper.held.values(), *([keeper.lock] if keeper.lock else [])):
+        for lock in keeper.locks():
             os.close(lock.fd)
         self._home.close()
         self._thread = None

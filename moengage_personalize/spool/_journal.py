@@ -57,7 +57,6 @@ class Found:
     """One page of an adopted segment, for the event loop's thread to take over."""
 
     segment: Segment
-    begin: int
     next: int
     tail: int
     seen: int
@@ -129,10 +128,8 @@ class Journal:
         return None if segment is None else (segment, offset_in(ticket))
 
     def take(self, found: Found) -> list[tuple[Ticket, Entry]]:
-        """Take over a page that the keeper has read; nothing, if somebody else was faster."""
+        """Take over a page that the keeper has read. Pages are read and taken in turns."""
         segment = found.segment
-        if segment.cursor != found.begin:
-            return []
         taken = []
         for offset, entry in found.entries:
             if self.covers(entry.customer, entry.accepted_at):

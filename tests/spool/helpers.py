@@ -50,7 +50,7 @@ class Bench:
     def recover(self, page: int = 7) -> list[tuple[Ticket, Entry]]:
         self.keeper.adopt()
         taken = []
-        while (found := self.keeper.read_page(page)) is not None:
+        while (found := self.keeper.inheritance.read_page(page)) is not None:
             taken += self.journal.take(found)
         return taken
 
@@ -64,7 +64,7 @@ class Bench:
             return
         for segment in {*journal.segments.values(), *journal.spares, *journal.retired}:
             segment.close()
-        for lock in (*keeper.held.values(), *([keeper.lock] if keeper.lock else [])):
+        for lock in keeper.locks():
             os.close(lock.fd)
         keeper.directory.close()
 

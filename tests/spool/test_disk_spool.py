@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import attrs
 import pytest
-from spool.helpers import SEGMENT, entry, segments
+from spool.helpers import SEGMENT, Bench, entry, segments
 
 from moengage_personalize.spool import (
     DeadLetter,
@@ -476,15 +476,17 @@ async def test_other_living_processes_honour_a_tombstone(root):
 
 @run
 async def test_a_tombstone_is_honoured_by_whoever_adopts(root):
-    dead, living = await opened(root), await opened(root)
-    dead.append(entry(1, customer=1))
-    dead.append(entry(2, customer=2))
+    living = await opened(root)
     await living.forget(b'"customer-1"')
-    dead._state = "killed"
-    dead._thread.stop_after(lambda: None)
-    dead._abandon()
-    assert [found for _, found in await everything(living)] == [entry(2, customer=2)]
+    dead = Bench(root)
+    dead.append(entry(1, customer=1), entry(2, customer=2))
+    dead.kill()
+    ((ticket, found),) = await everything(living)
+    assert found == entry(2, customer=2)
+    assert living.stats().forgotten == 1
+    living.settle([ticket])
     await living.aclose()
+    assert segments(root) == []
 
 
 @run

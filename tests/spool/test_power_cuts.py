@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from spool.helpers import Bench, Disk, entry
 
 from moengage_personalize.spool import SpoolSyncError
-from moengage_personalize.spool._keeper import STRAGGLING_AFTER
+from moengage_personalize.spool._chores import STRAGGLING_AFTER
 
 
 class PowerCuts(RuleBasedStateMachine):
@@ -22,7 +22,7 @@ class PowerCuts(RuleBasedStateMachine):
     def begin(self):
         self.root = Path(tempfile.mkdtemp(prefix="spool-model-"))
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr("moengage_personalize.spool._keeper._BREATH", 0)
+        self.patches.setattr("moengage_personalize.spool._chores._BREATH", 0)
         names = count()  # the same in every run, or Hypothesis cannot shrink
         self.patches.setattr("secrets.token_hex", lambda size: f"{next(names):016x}")
         self.generation, self.number, self.now = 0, 0, 0.0
@@ -156,7 +156,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def disk(root, monkeypatch):
-    monkeypatch.setattr("moengage_personalize.spool._keeper._BREATH", 0)
+    monkeypatch.setattr("moengage_personalize.spool._chores._BREATH", 0)
     return Disk(root, monkeypatch)
 
 
