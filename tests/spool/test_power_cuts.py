@@ -142,7 +142,7 @@ class PowerCuts(RuleBasedStateMachine):
 
 
 PowerCuts.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_what_was_journaled_survives_every_power_cut_and_what_was_appended_every_kill = PowerCuts.TestCase
 
