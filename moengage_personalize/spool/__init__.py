@@ -4,8 +4,8 @@
 `kill -9`; what `sync` covered survives a power cut; the next process that opens the directory hands out again
 what was not settled, with the same UUIDs, byte for byte. `Spool` is the protocol that it fulfils, for others.
 
-It must be on a local disk of a POSIX system. A file system that copies on write (Btrfs, ZFS) may still run out
-of room under a preallocated mapping; put the spool on one that overwrites in place, or leave it room.
+It must be on a local disk of a POSIX system. A file system that copies on write (Btrfs, ZFS) may still run
+out of room under a preallocated mapping; put the spool on one that overwrites in place, or leave it room.
 """
 
 from ._disk import DiskSpool

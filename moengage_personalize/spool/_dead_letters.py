@@ -1,8 +1,8 @@
 """Events that were refused for good, for a person to look at.
 
-All processes share one file. Invariant: `read` never shows more than the bounds allow; the oldest leave first.
-The file itself may grow to twice the bounds before it is rewritten, so that a flood of refusals costs a rewrite
-per `limit` letters and not one each.
+All processes share one file. Invariant: `read` never shows more than the bounds allow; the oldest leave
+first. The file itself may grow to twice the bounds before it is rewritten, so that a flood of refusals
+costs a rewrite per `limit` letters and not one each.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -29,7 +29,7 @@ class DeadLetters:
         return [letter for frame in frames if (letter := decode_letter(frame.body)) is not None]
 
     def add(self, letters: Sequence[DeadLetter]) -> int:
-        """Keep these too, durably; answers how many had to leave. A letter replaces an older one of its event."""
+        """Keep these, durably, in place of older ones of the same events; answers how many had to leave."""
         bodies = {letter.entry.event_uuid: encode_letter(letter) for letter in letters}
         with self.log.locked() as log:
             found = log.frames()

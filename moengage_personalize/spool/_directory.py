@@ -124,6 +124,14 @@ class Directory:
         os.close(fd)
         return None
 
+    def release(self, lock: Lock) -> None:
+        """Let go of an owner; its lock file leaves with its last segment. Raises `OSError`."""
+        try:
+            if not self.segments_of(lock.owner):
+                self.remove(lock.name)
+        finally:
+            os.close(lock.fd)
+
     @contextmanager
     def exclusively(self, name: str, attempts: Iterator[None]) -> Iterator[int]:
         """Open a file that all processes share, under its lock, creating it if need be.

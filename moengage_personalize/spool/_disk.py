@@ -1,9 +1,9 @@
 """The front of the spool on disk: which thread does what, and when.
 
-`append`, `settle` and `is_forgotten` go straight to the journal, on the event loop's thread. Everything else is a
-job for the keeper, on the spool's thread, and what only the event loop's thread may change is changed after the
-`await`. A child of a fork has no such thread and must not write into its parent's files: it lets go of them, and
-may open the spool again as a new owner.
+`append`, `settle` and `is_forgotten` go straight to the journal, on the event loop's thread. Everything
+else is a job for the keeper, on the spool's thread, and what only the event loop's thread may change is
+changed after the `await`. A child of a fork has no such thread and must not write into its parent's files:
+it lets go of them, and may open the spool again as a new owner.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from ._dead_letters import DeadLetters, chosen
 from ._directory import directory_at
 from ._errors import SpoolClosedError, SpoolSyncError
 from ._format import Kind
+from ._inheritance import Inheritance
 from ._journal import Chore, Journal
 from ._keeper import Keeper
 from ._nouns import DeadLetter, Entry, ForgetReceipt, SpoolStats, Ticket
@@ -36,7 +37,8 @@ class DiskSpool:
     """A journal of accepted events in a directory, which several processes may share.
 
     Args:
-        directory: Created with mode 0700 if it is not there. Files have mode 0600. It must be on a local disk.
+        directory: Created with mode 0700 if it is not there. Files have mode 0600. It must be on a local
+            disk.
         max_bytes: What the segments of all processes together may take. Each process needs two segments.
         segment_bytes: Size of a file, a multiple of the page size. An entry must fit in one.
         sync_interval: Seconds between syncs when nobody awaits one; also how soon a tombstone of another
@@ -64,7 +66,7 @@ class DiskSpool:
             raise ValueError("max_bytes must hold at least two segments: one in use and one spare")
         if not sync_interval > 0 or max_dead_letters < 0 or max_dead_letter_bytes < 0:
             raise ValueError("sync_interval must be positive, and the bounds of dead letters not negative")
-        self._home = directory_at(directory)
+        self._path = directory
         self._max_bytes = max_bytes
         self._segment_bytes = segment_bytes
         self._sync_interval = sync_interval
@@ -72,6 +74,7 @@ class DiskSpool:
         self._thread: JournalThread | None = None
         self._state = "new"
         self._closing: asyncio.Future[None] | None = None
+        self._sync_is_due = False
         self._start_over()
 
     def __repr__(self) -> str:
@@ -89,6 +92,8 @@ class DiskSpool:
         """
         if self._thread is not None:
             raise SpoolClosedError("spool: open it once; after aclose, it may be opened again")
+        if self._closing is not None and self._closing.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(self._closing)  # a closing whose caller was cancelled
         self._start_over()
         self._loop = asyncio.get_running_loop()
         self._thread = thread = JournalThread(self._tick, self._sync_interval)
@@ -123,8 +128,8 @@ class DiskSpool:
     def append(self, entry: Entry) -> Ticket | None:
         """Journal an entry, so that it outlives this process.
 
-        Answers `None` when the spool is full, failing or closed, or when the entry is larger than a segment; the
-        caller may then keep it in memory. Makes no system call, unless a segment is full.
+        Answers `None` when the spool is full, failing or closed, or when the entry is larger than a
+        segment; the caller may then keep it in memory. Makes no system call, unless a segment is full.
         """
         return self._journal.append(entry)
 
@@ -148,16 +153,17 @@ class DiskSpool:
         thread = self._opened()
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._syncing.append(waiter)
-        if len(self._syncing) == 1:
+        if not self._sync_is_due:
+            self._sync_is_due = True
             thread.submit(self._sync)
         await waiter
 
     async def recover(self, *, page: int = 100) -> AsyncIterator[list[tuple[Ticket, Entry]]]:
         """Adopt what dead processes left, and hand it over, oldest first per process.
 
-        Call it at the start and then every so often. Stop iterating when there is no room: what was not handed
-        over stays on the disk, and the next call goes on with it. An entry may be handed over twice after a
-        crash; it is byte for byte the same.
+        Call it at the start and then every so often. Stop iterating when there is no room: what was not
+        handed over stays on the disk, and the next call goes on with it. An entry may be handed over twice
+        after a crash; it is byte for byte the same.
 
         Args:
             page: How many entries at once, at most.
@@ -168,7 +174,7 @@ class DiskSpool:
         await self._opened().call(self._keeper.adopt)
         while True:
             async with self._reading:
-                found = await self._opened().call(self._keeper.read_page, page)
+                found = await self._opened().call(self._keeper.inheritance.read_page, page)
                 batch = self._journal.take(found) if found else []
             if found is None:
                 return
@@ -186,7 +192,8 @@ class DiskSpool:
     async def forget(self, customer: bytes) -> ForgetReceipt:
         """Remove one person's entries and dead letters, and have every other process do so.
 
-        When it returns, a tombstone is durable and the person's records in this process's files are overwritten.
+        When it returns, a tombstone is durable and the person's records in this process's files are
+        overwritten.
 
         Raises:
             SpoolError: The tombstone could not be written; nothing is promised then.
@@ -198,7 +205,9 @@ class DiskSpool:
             await asyncio.sleep(0)
         entries = self._journal.forgotten - before
         await self.sync()
-        return ForgetReceipt(entries=entries, dead_letters=letters, other_processes=self._keeper.living)
+        return ForgetReceipt(
+            entries=entries, dead_letters=letters, other_processes=self._keeper.inheritance.living
+        )
 
     async def bury(self, letters: Sequence[DeadLetter], tickets: Iterable[Ticket] = ()) -> None:
         """Keep dead letters; once they are durable, settle the tickets.
@@ -223,7 +232,8 @@ class DiskSpool:
     async def replay(self, event_uuids: Iterable[str] | None = None) -> list[tuple[Ticket, Entry]]:
         """Turn dead letters (all, or these) into pending entries again, with the same UUIDs and bytes.
 
-        They leave the dead letters when their new records are durable. What finds no room stays a dead letter.
+        They leave the dead letters when their new records are durable. What finds no room stays a dead
+        letter.
 
         Raises:
             SpoolError: They could not be read, written or synced.
@@ -258,7 +268,7 @@ class DiskSpool:
             bytes=sum(segment.size for segment in segments),
             segments=len(segments),
             pending=journal.pending(),
-            unread_segments=len(keeper.unread),
+            unread_segments=len(keeper.inheritance.unread),
             appended=journal.appended,
             recovered=journal.recovered,
             settled=journal.settled,
@@ -266,9 +276,9 @@ class DiskSpool:
             refused=journal.refused,
             carried=journal.carried,
             inline_segments=journal.inline,
-            adopted_processes=keeper.adopted,
-            skipped=keeper.skipped,
-            left_alone=len(keeper.left_alone),
+            adopted_processes=keeper.inheritance.adopted,
+            skipped=keeper.inheritance.skipped,
+            left_alone=len(keeper.inheritance.left_alone),
             buried=keeper.buried,
             evicted_letters=keeper.evicted,
             syncs=keeper.syncs,
@@ -277,7 +287,7 @@ class DiskSpool:
 
     def _start_over(self) -> None:
         """Fresh state: before the first open, before a later one, and in a forked child."""
-        home = self._home
+        self._home = home = directory_at(self._path)
         self._tombstones = Tombstones(SharedLog(home, "tombstones", Kind.TOMBSTONE))
         letters = DeadLetters(SharedLog(home, "dead-letters", Kind.LETTER), *self._bounds)
         self._keeper = Keeper(home, self._segment_bytes, self._max_bytes, self._tombstones, letters)
@@ -287,8 +297,10 @@ class DiskSpool:
             wake=self._wake,
             covers=self._tombstones.covers,
         )
+        self._keeper.inheritance = Inheritance(home, self._journal, self._keeper.numbers)
         self._chores: deque[Chore] = deque()
         self._syncing: deque[asyncio.Future[None]] = deque()
+        self._sync_is_due = False
         self._reading = asyncio.Lock()
         self._closing = None
         self._said = "open"
@@ -334,6 +346,7 @@ class DiskSpool:
     def _sync(self) -> None:
         """In the spool's thread."""
         error: SpoolSyncError | None = None
+        self._sync_is_due = False  # first: who comes after this submits another
         waiting = [self._syncing.popleft() for _ in range(len(self._syncing))]
         try:
             leaves = self._keeper.sync()
@@ -364,7 +377,7 @@ class DiskSpool:
         journal, keeper = self._journal, self._keeper
         for segment in {*journal.segments.values(), *journal.spares, *journal.retired}:
             segment.close()
-        for lock in (*keeper.held.values(), *([keeper.lock] if keeper.lock else [])):
+        for lock in keeper.locks():
             os.close(lock.fd)
         self._home.close()
         self._thread = None

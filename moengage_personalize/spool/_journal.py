@@ -6,10 +6,11 @@ chores from it. The queues are deques, whose ends are atomic, so there is no loc
 
 Invariants:
 
-- Counters, marks, tickets and `active` are changed on the event loop's thread only. (One exception: the keeper
-  sets `active` to `None` when the directory is lost.)
+- Counters, marks, tickets and `active` are changed on the event loop's thread only. (One exception: the
+  keeper sets `active` to `None` when the directory is lost.)
 - A record is marked only when it need not be sent, or never in order to move it: stragglers are copied first,
-  and the file they came from leaves only after the copies are durable. A cut in between sends twice, not never.
+  and the file they came from leaves only after the copies are durable. A cut in between sends twice, not
+  never.
 - `append` makes no system call, unless a segment is full; then it wakes the keeper, and only if no spare is
   ready, it creates a file.
 """
@@ -56,7 +57,6 @@ class Found:
     """One page of an adopted segment, for the event loop's thread to take over."""
 
     segment: Segment
-    begin: int
     next: int
     tail: int
     seen: int
@@ -128,10 +128,8 @@ class Journal:
         return None if segment is None else (segment, offset_in(ticket))
 
     def take(self, found: Found) -> list[tuple[Ticket, Entry]]:
-        """Take over a page that the keeper has read; nothing, if somebody else was faster."""
+        """Take over a page that the keeper has read. Pages are read and taken in turns."""
         segment = found.segment
-        if segment.cursor != found.begin:
-            return []
         taken = []
         for offset, entry in found.entries:
             if self.covers(entry.customer, entry.accepted_at):

@@ -1,20 +1,19 @@
 """What the spool's own thread does: everything that waits for the disk.
 
-The keeper prepares spares, syncs, removes segments that are settled, adopts what dead processes left, looks for
-stragglers and for forgotten people, and notices when the directory is gone. It never appends and never marks:
-it answers with chores for the event loop's thread (`_journal`), which owns all counters.
+The keeper prepares spares, syncs, removes segments that are settled, looks for stragglers and for forgotten
+people (`_chores`), adopts what dead processes left (`_inheritance`), and notices when the directory is
+gone. It never appends and never marks: it answers with chores for the event loop's thread (`_journal`),
+which owns all counters.
 
 Invariants:
 
 - A copy is durable, name included, before the segment that it came from leaves.
-- After a failed sync the kernel may call its pages clean, so a later success proves nothing. Such a segment is
-  doomed: `sync` keeps failing until everything pending in it has been copied elsewhere and synced there.
+- After a failed sync the kernel may call its pages clean, so a later success proves nothing. Such a segment
+  is doomed: `sync` keeps failing until everything pending in it has been copied elsewhere and synced there.
 - A segment is never removed while recovery has not read it to its end.
 """
 
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import count, islice
@@ -22,21 +21,20 @@ from typing import ParamSpec
 
 from attrs import Factory, define, field
 
+from ._chores import carries, is_straggling, scrubs
 from ._dead_letters import DeadLetters, chosen
 from ._directory import Directory, Lock
 from ._errors import SpoolError, SpoolFullError, SpoolSyncError, explain, speaking_of
-from ._format import RECORDS_AT, Frame, HeaderFault, decode_entry, read_header
-from ._journal import Carry, Chore, Found, Journal, Leave, Scrub
+from ._format import RECORDS_AT, HeaderFault, read_header
+from ._inheritance import Inheritance, pending_entry
+from ._journal import Chore, Journal, Leave
 from ._nouns import DeadLetter, Entry, Ticket
-from ._segment import Segment, UnreadableSegmentError, adopt_segment, create_segment
+from ._segment import Segment, create_segment
 from ._tombstones import Tombstones
 
 P = ParamSpec("P")
 
-STRAGGLING_AFTER = 60.0  # seconds; delivery usually empties a segment long before, for free
 _CHORES = 20  # per cycle, which bounds what they hold
-_CHORE = 200  # records: well under a millisecond of the event loop's time
-_BREATH = 0.0005  # seconds; long scans let go of the GIL between pages, or the loop would wait 5 ms for it
 
 
 @define(eq=False)
@@ -49,14 +47,9 @@ class Keeper:
     tombstones: Tombstones
     letters: DeadLetters
     journal: Journal = field(init=False)
+    inheritance: Inheritance = field(init=False)
     lock: Lock | None = None
-    unread: deque[Segment] = Factory(deque)
-    held: dict[str, Lock] = Factory(dict)
     numbers: Iterator[int] = Factory(lambda: count(1))
-    left_alone: set[str] = Factory(set)
-    living: int = 0
-    adopted: int = 0
-    skipped: int = 0
     buried: int = 0
     evicted: int = 0
     syncs: int = 0
@@ -93,9 +86,9 @@ class Keeper:
             segment.close()
         journal.segments.clear()
         journal.retired.clear()
-        for lock in (*self.held.values(), *([self.lock] if self.lock else [])):
-            self._attempt("remove a lock", self._release, lock)
-        self.held.clear()
+        for lock in self.locks():
+            self._attempt("remove a lock", self.directory.release, lock)
+        self.inheritance.held.clear()
         self.lock = None
         self.directory.close()
 
@@ -129,30 +122,7 @@ class Keeper:
 
     def adopt(self) -> None:
         """Take over what dead processes left. Raises `SpoolError` if the directory cannot be read."""
-        self.living, self.left_alone = 0, set()
-        with speaking_of("look for files to adopt"):
-            for owner in self.directory.owners():
-                if self.lock is None or owner != self.lock.owner:
-                    self._adopt_from(owner)
-
-    def read_page(self, limit: int) -> Found | None:
-        """The next page of what was adopted; `None` at the end. Raises `SpoolError`."""
-        while self.unread:
-            segment = self.unread[0]
-            if segment.is_read:
-                self.unread.popleft()
-                continue
-            try:
-                page = segment.page(segment.cursor, limit=limit)
-            except OSError as error:
-                self.unread.popleft()  # it stays on the disk, for a process that has better luck
-                self.left_alone.add(segment.name)
-                self._trouble = f"read a segment: {explain(error)}"
-                continue
-            self.skipped += page.skipped
-            entries = [(frame.offset, entry) for frame in page.frames if (entry := _pending_entry(frame))]
-            return Found(segment, segment.cursor, page.next, page.tail, len(page.frames), entries)
-        return None
+        self.inheritance.adopt(self.lock)
 
     def read(self, tickets: Sequence[Ticket]) -> list[Entry | None]:
         """Entries by ticket. Raises `SpoolError`."""
@@ -168,7 +138,8 @@ class Keeper:
         with speaking_of("remove dead letters"):
             letters = self.letters.remove(lambda letter: letter.entry.customer == customer, erase=True)
         with speaking_of("read a segment"):
-            return list(self._scrubs()), letters
+            segments = list(self.journal.segments.values())
+            return list(scrubs(segments, self.tombstones.covers)), letters
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters, durably. Raises `SpoolError`."""
@@ -197,6 +168,10 @@ class Keeper:
             self.last_error = f"create a segment: {explain(error)}"
         self.journal.accepting = False
         return None
+
+    def locks(self) -> list[Lock]:
+        """Every lock that we hold."""
+        return [*self.inheritance.held.values(), *([self.lock] if self.lock else [])]
 
     def state(self) -> str:
         """In one word: open, full, or failing."""
@@ -281,57 +256,7 @@ class Keeper:
             self.directory.remove(segment.name)
             self._names_changed = True
             self.journal.retired.popleft().close()
-        in_use = {segment.lock.owner for segment in list(self.journal.segments.values())}
-        for owner in [owner for owner in self.held if owner not in in_use]:
-            self._release(self.held.pop(owner))
-
-    def _release(self, lock: Lock) -> None:
-        """Let go of an owner; its lock file leaves with its last segment."""
-        try:
-            if not self.directory.segments_of(lock.owner):
-                self.directory.remove(lock.name)
-        finally:
-            os.close(lock.fd)
-
-    def _adopt_from(self, owner: str) -> None:
-        try:
-            lock = self.held.get(owner) or self.directory.lock(owner)
-        except OSError:
-            self.left_alone.add(owner)
-            return
-        if lock is None:
-            self.living += 1
-            return
-        found = [segment for name in self._strange(lock) if (segment := self._adopted(lock, name))]
-        if owner not in self.held:
-            if not found:
-                self._release(lock)
-                return
-            self.held[owner] = lock
-            self.adopted += 1
-        for segment in sorted(found, key=lambda segment: segment.header.sequence):
-            self.journal.segments[segment.number] = segment
-            self.unread.append(segment)
-
-    def _strange(self, lock: Lock) -> list[str]:
-        """An owner's segments that we do not have yet: some may have failed to open the last time."""
-        names = self.directory.segments_of(lock.owner)
-        # In this order: the journal adds a segment to `retired` before it leaves `segments`.
-        known = {segment.name for segment in list(self.journal.segments.values())}
-        known |= {segment.name for segment in list(self.journal.retired)}
-        return [name for name in names if name not in known]
-
-    def _adopted(self, lock: Lock, name: str) -> Segment | None:
-        try:
-            return adopt_segment(self.directory, lock, name, number=next(self.numbers))
-        except UnreadableSegmentError as error:
-            if error.fault is HeaderFault.BLANK:
-                self.directory.remove(name)  # a spare that never came to use
-                return None
-        except OSError:
-            pass
-        self.left_alone.add(name)
-        return None
+        self.inheritance.let_go()
 
     def _read(self, ticket: Ticket) -> Entry | None:
         place = self.journal.located(ticket)
@@ -339,23 +264,11 @@ class Keeper:
             return None
         segment, offset = place
         frame = segment.record(offset)
-        return None if frame is None else _pending_entry(frame)
+        return None if frame is None else pending_entry(frame)
 
     def _honour(self) -> Iterator[Chore]:
         if self.tombstones.refresh():
-            yield from self._scrubs()
-
-    def _scrubs(self) -> Iterator[Chore]:
-        """Everything on our disk of people who have been forgotten, settled records too."""
-        for segment in list(self.journal.segments.values()):
-            for frames in self._pages(segment):
-                records = [(frame.offset, len(frame.body)) for frame in frames if self._is_forgotten(frame)]
-                if records:
-                    yield Scrub(segment, records)
-
-    def _is_forgotten(self, frame: Frame) -> bool:
-        entry = decode_entry(frame.body)
-        return entry is not None and self.tombstones.covers(entry.customer, entry.accepted_at)
+            yield from scrubs(list(self.journal.segments.values()), self.tombstones.covers)
 
     def _stragglers(self, now: float) -> Iterator[Chore]:
         """Chores that empty old segments: the doomed ones, and those which a few events keep on the disk."""
@@ -364,31 +277,8 @@ class Keeper:
         for segment in list(self.journal.segments.values()):
             if not segment.is_read or (segment is active and not segment.doomed):
                 continue
-            if segment.sealed_at is None:
-                segment.sealed_at = now
-            waited = pressed or now - segment.sealed_at >= STRAGGLING_AFTER
-            if segment.doomed or (waited and _is_mostly_settled(segment)):
-                yield from self._carries(segment)
-
-    def _carries(self, segment: Segment) -> Iterator[Chore]:
-        if segment.pending == 0:
-            yield Carry(segment, [])
-        for frames in self._pages(segment):
-            stragglers = [
-                frame
-                for frame in frames
-                if not frame.settled and Ticket(segment.base | frame.offset) not in self.journal.moved
-            ]
-            if stragglers:
-                yield Carry(segment, stragglers)
-
-    def _pages(self, segment: Segment) -> Iterator[list[Frame]]:
-        at, until = RECORDS_AT, segment.end
-        while at < until:
-            page = segment.page(at, limit=_CHORE, until=until)
-            yield page.frames
-            at = page.next
-            time.sleep(_BREATH)
+            if is_straggling(segment, now, pressed=pressed):
+                yield from carries(segment, self.journal.moved)
 
     def _oldest(self) -> float | None:
         """When the oldest segment of any process was begun; `None` if that cannot be told."""
@@ -406,15 +296,3 @@ class Keeper:
                     return None
                 oldest = min(oldest, header.created)
         return oldest
-
-
-def _pending_entry(frame: Frame) -> Entry | None:
-    return None if frame.settled else decode_entry(frame.body)
-
-
-def _is_mostly_settled(segment: Segment) -> bool:
-    """Whether what is pending takes less than a quarter of the file."""
-    if segment.pending == 0 or segment.total == 0:
-        return False
-    average = (segment.tail - RECORDS_AT) / segment.total
-    return segment.pending * average * 4 < segment.size

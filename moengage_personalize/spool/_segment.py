@@ -3,8 +3,8 @@
 Storing into a mapping makes no system call and keeps the GIL; what is stored is the kernel's at once, so it
 outlives the process. Its blocks are allocated before it is mapped (`posix_fallocate`): a store to a hole on a
 full disk would be a SIGBUS. Reading goes through `pread`, where a bad sector is an error and not a signal. So
-does syncing: `mmap.flush` keeps the GIL while it waits for the disk, `fdatasync` does not, and Linux and macOS
-write mapped pages with it.
+does syncing: `mmap.flush` keeps the GIL while it waits for the disk, `fdatasync` does not, and Linux and
+macOS write mapped pages with it.
 
 Invariant: a record's marker is stored last, after all of its bytes, so that a process killed in the middle of
 an append leaves a gap and not a record. (The checksum says the same to a power cut.)
@@ -190,7 +190,7 @@ class Segment:
         return page.frames[0] if page.frames and page.frames[0].offset == offset else None
 
     def sync(self) -> None:
-        """Make everything stored before this call durable. Raises `OSError`, also when the file has no name."""
+        """Make everything stored before this call durable. Raises `OSError`, also if the file was removed."""
         self.touched, self.synced = False, self.tail
         _sync(self.fd)
         if os.fstat(self.fd).st_nlink == 0:
@@ -208,6 +208,8 @@ def create_segment(directory: Directory, lock: Lock, *, number: int, size: int) 
     fd = directory.create(name)
     try:
         _allocate(fd, size)
+        for at in range(0, size, _WINDOW):
+            os.pread(fd, _WINDOW, at)  # else the first store waits a millisecond for the page cache
         mapped = mmap.mmap(fd, size)
     except BaseException:
         os.close(fd)

@@ -1,8 +1,8 @@
 """A small file of records that all processes share: dead letters, tombstones.
 
 It is rare and small, so every change takes the file's lock, and is durable before it is answered. Records are
-framed as in segments, so a torn end or a flipped bit costs a record and not the file. To shorten it, a new file
-is written beside it and takes its name; whoever waited for the old one's lock notices and opens again.
+framed as in segments, so a torn end or a flipped bit costs a record and not the file. To shorten it, a new
+file is written beside it and takes its name; whoever waited for the old one's lock notices and opens again.
 
 Invariant: the header (and with it the marker) stays the same for as long as the file exists.
 """

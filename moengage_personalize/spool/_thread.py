@@ -1,10 +1,10 @@
 """The spool's own thread: jobs in order, and a tick when there are none.
 
-A daemon, so that a spool that nobody closed does not hold up the interpreter's exit; what it would have synced
-is in the page cache anyway. It refers to its owner weakly, and ends when that is gone.
+A daemon, so that a spool that nobody closed does not hold up the interpreter's exit; what it would have
+synced is in the page cache anyway. It refers to its owner weakly, and ends when that is gone.
 
-Invariant: `wake` and `submit` put into a `SimpleQueue` and do nothing else: a C queue whose `put` neither waits
-nor releases the GIL. A job's future is always answered, unless its loop is closed.
+Invariant: `wake` and `submit` put into a `SimpleQueue` and do nothing else: a C queue whose `put` neither
+waits nor releases the GIL. A job's future is always answered, unless its loop is closed.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """Who has been forgotten, and when.
 
 A tombstone says: no event of this person that was accepted until then may be sent, by any process that shares
-the directory, living or yet to come. It holds a keyed hash and not the person's id. Every process keeps them all
-in memory, and looks once per cycle whether the file has changed.
+the directory, living or yet to come. It holds a keyed hash and not the person's id. Every process keeps
+them all in memory, and looks once per cycle whether the file has changed.
 
-Invariant: a tombstone is durable before `add` returns, and is dropped only when it is a day old and every file
-in the directory is younger than it.
+Invariant: a tombstone is durable before `add` returns, and is dropped only when it is a day old and every
+file in the directory is younger than it.
 """
 
 import hashlib

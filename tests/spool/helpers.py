@@ -50,7 +50,7 @@ class Bench:
     def recover(self, page: int = 7) -> list[tuple[Ticket, Entry]]:
         self.keeper.adopt()
         taken = []
-        while (found := self.keeper.read_page(page)) is not None:
+        while (found := self.keeper.inheritance.read_page(page)) is not None:
             taken += self.journal.take(found)
         return taken
 
@@ -64,7 +64,7 @@ class Bench:
             return
         for segment in {*journal.segments.values(), *journal.spares, *journal.retired}:
             segment.close()
-        for lock in (*keeper.held.values(), *([keeper.lock] if keeper.lock else [])):
+        for lock in keeper.locks():
             os.close(lock.fd)
         keeper.directory.close()
 
@@ -95,7 +95,7 @@ class Disk:
                 raise OSError(errno.EIO, "Input/output error")
             self.names = set(os.listdir(fd))
             return
-        name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        name = Path(f"/proc/self/fd/{fd}").readlink().name
         now = os.pread(fd, 1 << 24, 0)
         if self.failing:
             # The kernel calls the pages clean now; only what changes later will ever be written.
@@ -104,7 +104,9 @@ class Disk:
         doubtful, before = self.doubtful.get(name), self.content.get(name, b"").ljust(len(now), b"\0")
         if doubtful is not None:
             now = b"".join(
-                before[at : at + PAGE] if now[at : at + PAGE] == doubtful[at : at + PAGE] else now[at : at + PAGE]
+                before[at : at + PAGE]
+                if now[at : at + PAGE] == doubtful[at : at + PAGE]
+                else now[at : at + PAGE]
                 for at in range(0, len(now), PAGE)
             )
         self.content[name] = now

@@ -8,6 +8,8 @@ import sys
 
 import attrs
 import pytest
+from spool.helpers import SEGMENT, Bench, entry, segments
+from spool.test_format import newer
 
 from moengage_personalize.spool import (
     DeadLetter,
@@ -17,17 +19,14 @@ from moengage_personalize.spool import (
     SpoolFormatError,
     SpoolFullError,
     SpoolSyncError,
+    _format as f,
     _segment,
 )
-from moengage_personalize.spool import _format as f
-
-from spool.helpers import SEGMENT, Bench, entry, segments
-from spool.test_format import newer
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    monkeypatch.setattr("moengage_personalize.spool._keeper._BREATH", 0)
+    monkeypatch.setattr("moengage_personalize.spool._chores._BREATH", 0)
     return tmp_path / "spool"
 
 
@@ -150,7 +149,7 @@ def test_a_bad_sector_is_left_for_a_process_with_better_luck(root, dead, monkeyp
     heir.keeper.adopt()
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", raising(errno.EIO))
-        assert heir.keeper.read_page(10) is None
+        assert heir.keeper.inheritance.read_page(10) is None
     assert heir.spool.stats().left_alone == 1
     heir.close()
     heir, found = heir_of(root)
@@ -185,7 +184,7 @@ def test_the_files_of_the_living_are_not_adopted(root):
     first, second = Bench(root), Bench(root)
     first.append(entry(1))
     assert second.entries() == []
-    assert second.keeper.living == 1
+    assert second.keeper.inheritance.living == 1
     first.kill()
     assert second.entries() == [entry(1)]
     second.close()
@@ -437,7 +436,9 @@ bench.cycle()
 print(bench.spool.stats().last_error)
 bench.close()
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
     assert (ran.returncode, ran.stdout.strip()) == (0, "create a segment: File too large"), ran.stderr
 
 
@@ -495,7 +496,9 @@ try:
 except SpoolDirectoryError as error:
     print("refused")
 """
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
     assert ran.stdout.strip() == "refused", ran.stderr
 
 
@@ -535,6 +538,20 @@ def test_a_directory_deleted_at_run_time_is_made_again_and_everything_pending_mo
     assert {one.event_uuid: one for one in found} == {
         one.event_uuid: one for one in [*everything[10:], entry(100)]
     }
+    heir.close()
+
+
+def test_a_directory_that_is_renamed_at_run_time_is_made_again_under_its_path(root, tmp_path):
+    bench = Bench(root)
+    bench.append(entry(1))
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(SpoolSyncError):
+        bench.sync()
+    bench.cycle()
+    bench.sync()
+    bench.kill()
+    heir, found = heir_of(root)
+    assert found == [entry(1)]
     heir.close()
 
 

@@ -2,10 +2,9 @@
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from spool.helpers import entry
 
 from moengage_personalize.spool import DeadLetter, Entry, _format as f
-
-from spool.helpers import entry
 
 MARKER = b"\xa1\x07\xff\x00mark"
 texts = st.text(max_size=20)
@@ -123,7 +122,9 @@ def test_a_record_inside_a_payload_is_not_read_even_when_its_carrier_is_damaged(
     # Whoever wrote the payload did not know this file's marker.
     forged = image([f.encode_entry(entry(66))], marker=b"forged!!")
     carrier = entry(1)
-    body = f.encode_entry(Entry(**{**{a: getattr(carrier, a) for a in Entry.__slots__[:7]}, "payload": forged}))
+    body = f.encode_entry(
+        Entry(**{**{a: getattr(carrier, a) for a in Entry.__slots__[:7]}, "payload": forged})
+    )
     data = bytearray(image([body, f.encode_entry(entry(2))]))
     data[f.FRAME_SIZE] ^= 255  # its length
     assert decoded(bytes(data)) == [entry(2)]

@@ -9,11 +9,10 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from spool.helpers import Bench, Disk, entry
 
 from moengage_personalize.spool import SpoolSyncError
-from moengage_personalize.spool._keeper import STRAGGLING_AFTER
-
-from spool.helpers import Bench, Disk, entry
+from moengage_personalize.spool._chores import STRAGGLING_AFTER
 
 
 class PowerCuts(RuleBasedStateMachine):
@@ -23,7 +22,7 @@ class PowerCuts(RuleBasedStateMachine):
     def begin(self):
         self.root = Path(tempfile.mkdtemp(prefix="spool-model-"))
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr("moengage_personalize.spool._keeper._BREATH", 0)
+        self.patches.setattr("moengage_personalize.spool._chores._BREATH", 0)
         names = count()  # the same in every run, or Hypothesis cannot shrink
         self.patches.setattr("secrets.token_hex", lambda size: f"{next(names):016x}")
         self.generation, self.number, self.now = 0, 0, 0.0
@@ -59,7 +58,11 @@ class PowerCuts(RuleBasedStateMachine):
     @precondition(lambda self: self.tickets)
     @rule(data=st.data(), keep=st.integers(0, 3))
     def settle(self, data, keep):
-        chosen = data.draw(st.lists(st.sampled_from(sorted(self.tickets)), unique=True)) if keep else sorted(self.tickets)
+        chosen = (
+            data.draw(st.lists(st.sampled_from(sorted(self.tickets)), unique=True))
+            if keep
+            else sorted(self.tickets)
+        )
         self.bench.journal.settle([self.tickets.pop(uuid) for uuid in chosen])
         for uuid in chosen:
             del self.pending[uuid]
@@ -121,7 +124,7 @@ class PowerCuts(RuleBasedStateMachine):
         self.bench.kill()
         self.generation += 1
         after = self.root / str(self.generation)
-        random = Random(data.draw(st.integers(0, 2**32)))  # noqa: S311
+        random = Random(data.draw(st.integers(0, 2**32)))
         bias = data.draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
         self.disk.cut(after, lambda: random.random() < bias)
         self.disk.failing = False
@@ -139,7 +142,7 @@ class PowerCuts(RuleBasedStateMachine):
 
 
 PowerCuts.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
 test_what_was_journaled_survives_every_power_cut_and_what_was_appended_every_kill = PowerCuts.TestCase
 
@@ -153,7 +156,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def disk(root, monkeypatch):
-    monkeypatch.setattr("moengage_personalize.spool._keeper._BREATH", 0)
+    monkeypatch.setattr("moengage_personalize.spool._chores._BREATH", 0)
     return Disk(root, monkeypatch)
 
 
@@ -237,7 +240,7 @@ def test_a_cut_between_carrying_and_syncing_loses_no_straggler(root, disk, tmp_p
 
 def test_what_is_carried_during_a_sync_waits_for_the_next_one(root, disk, tmp_path, monkeypatch):
     bench = Bench(root)
-    stranded, _ = stragglers(bench)
+    stragglers(bench)
     bench.cycle(0.0)
     chores = bench.keeper.cycle(STRAGGLING_AFTER)
     bench.append(entry(100))

@@ -6,8 +6,8 @@ Usage: child.py DIRECTORY SEED PHASE STOP. It says on its standard output, each 
     s <uuid>    about to settle
     P <phase> <function>:<line>    stopped there, for good, until somebody kills it
 
-PHASE names the functions in which it stops, at the STOP-th line that is executed in any of them; the other thread
-goes on meanwhile. `wild` stops nowhere.
+PHASE names the functions in which it stops, at the STOP-th line that is executed in any of them; the other
+thread goes on meanwhile. `wild` stops nowhere.
 """
 
 import asyncio
@@ -18,7 +18,16 @@ import sys
 import threading
 import uuid
 
-from moengage_personalize.spool import DiskSpool, Entry, _directory, _journal, _keeper, _segment
+from moengage_personalize.spool import (
+    DiskSpool,
+    Entry,
+    _chores,
+    _directory,
+    _inheritance,
+    _journal,
+    _keeper,
+    _segment,
+)
 
 PHASES = {
     "append": [_journal.Journal.append, _segment.Segment.append],
@@ -38,11 +47,12 @@ PHASES = {
         _keeper.Keeper._sweep,
     ],
     "adoption": [
-        _keeper.Keeper.adopt,
-        _keeper.Keeper._adopt_from,
-        _keeper.Keeper._adopted,
-        _keeper.Keeper.read_page,
-        _keeper.Keeper._release,
+        _inheritance.Inheritance.adopt,
+        _inheritance.Inheritance._adopt_from,
+        _inheritance.Inheritance._adopted,
+        _inheritance.Inheritance.read_page,
+        _inheritance.Inheritance.let_go,
+        _directory.Directory.release,
         _segment.adopt_segment,
         _journal.Journal.take,
         _directory.Directory.lock,
@@ -50,7 +60,7 @@ PHASES = {
     "carrying": [
         _journal.Journal._carry,
         _journal.Journal._append_copy,
-        _keeper.Keeper._carries,
+        _chores.carries,
         _keeper.Keeper.sync,
     ],
     "wild": [],
@@ -129,7 +139,7 @@ async def work(directory: str, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    _keeper.STRAGGLING_AFTER = 0.0
+    _chores.STRAGGLING_AFTER = 0.0
     if sys.argv[3] != "wild":
         stop_at(sys.argv[3], int(sys.argv[4]))
     asyncio.run(work(sys.argv[1], int(sys.argv[2])))

@@ -105,8 +105,10 @@ def test_nothing_acknowledged_is_lost_by_a_kill_in_any_phase(tmp_path):
             intended |= acknowledged
 
     drain(directory, acknowledged - intended)
-    print(f"\n{sum(kills.values())} kills {dict(kills)} at {len(where)} places; "
-          f"{len(acknowledged)} acknowledged, 0 lost, {resent} would be sent again")
+    print(  # noqa: T201
+        f"\n{sum(kills.values())} kills {dict(kills)} at {len(where)} places; "
+        f"{len(acknowledged)} acknowledged, 0 lost, {resent} would be sent again"
+    )
     assert sum(kills.values()) >= 100
     assert all(kills[phase] >= 20 for phase in ("append", "rotation", "settling", "adoption")), kills
 
