@@ -1,4 +1,4 @@
-"""What docs/emulator.md says is so: its tests exist, its files can be read, its options are those of the command."""
+"""What docs/emulator.md says is so: its tests exist, its files are read, its options are the command's."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_every_rule_names_tests_that_there_are():
     there = {
         name
         for path in HERE.glob("test_*.py")
-        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
     }
     rows = re.findall(r"^\| .* \| [DXIU, ]+ \| (.+) \|$", TEXT, re.MULTILINE)
     assert len(rows) > 60
