@@ -11,9 +11,11 @@ Importing this package costs nothing; its parts are loaded when they are first n
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from moengage_personalize.emulator._catalogue import (
+    from moengage_personalize.emulator._catalogue import Catalogue
+    from moengage_personalize.emulator._effects import Effects
+    from moengage_personalize.emulator._emulator import Emulator
+    from moengage_personalize.emulator._experiences import (
         Audience,
-        Catalogue,
         Experience,
         Network,
         Profile,
@@ -21,25 +23,26 @@ if TYPE_CHECKING:
         Variation,
         When,
     )
-    from moengage_personalize.emulator._effects import Effects
-    from moengage_personalize.emulator._emulator import Emulator
     from moengage_personalize.emulator._journal import Journal
-    from moengage_personalize.emulator._ledger import Counts, Duplicate, EventRecord, Ledger, RequestRecord
+    from moengage_personalize.emulator._ledger import Ledger
     from moengage_personalize.emulator._main import main
     from moengage_personalize.emulator._process import EmulatorProcess
+    from moengage_personalize.emulator._records import Counts, Duplicate, EventRecord, RequestRecord
     from moengage_personalize.emulator._server import Server, serve
     from moengage_personalize.emulator._thread import serve_in_thread
     from moengage_personalize.emulator._toml import load_catalogue, load_scenario
     from moengage_personalize.emulator._trouble import Trouble, Troubles
 
 _HOMES = {
-    "_catalogue": "Audience Catalogue Experience Network Profile Value Variation When",
+    "_catalogue": "Catalogue",
     "_effects": "Effects",
     "_emulator": "Emulator",
+    "_experiences": "Audience Experience Network Profile Value Variation When",
     "_journal": "Journal",
-    "_ledger": "Counts Duplicate EventRecord Ledger RequestRecord",
+    "_ledger": "Ledger",
     "_main": "main",
     "_process": "EmulatorProcess",
+    "_records": "Counts Duplicate EventRecord RequestRecord",
     "_server": "Server serve",
     "_thread": "serve_in_thread",
     "_toml": "load_catalogue load_scenario",

@@ -9,52 +9,34 @@ changes
 nothing: neither ledger events nor profiles.
 """
 
-import base64
-import binascii
-import hmac
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moengage_personalize.emulator._catalogue import (
-    Catalogue,
-    Experience,
-    Served,
-    Unserved,
-    Visitor,
-    device_of,
-)
+from moengage_personalize.emulator._access import Access, answered, endpoint_of
+from moengage_personalize.emulator._catalogue import Catalogue, Served, Unserved, device_of
 from moengage_personalize.emulator._effects import Effects
-from moengage_personalize.emulator._ledger import Endpoint, Ledger, RequestRecord
-from moengage_personalize.emulator._messages import Refusal, Reply, Request, json_reply
+from moengage_personalize.emulator._experiences import Experience, Visitor
+from moengage_personalize.emulator._ledger import Ledger
+from moengage_personalize.emulator._messages import Headers, Refusal, Reply, Request, json_reply
 from moengage_personalize.emulator._profiles import Profiles
+from moengage_personalize.emulator._records import Endpoint, RequestRecord
 from moengage_personalize.emulator._rules import (
     Element,
     FetchQuestion,
     Reading,
+    broken,
     events_report,
     fetch_question,
     metadata_statuses,
 )
 from moengage_personalize.emulator._trouble import UNTROUBLED, Active, Plan, Trouble, Troubles
-from moengage_personalize.emulator._window import RateWindow
 
 if TYPE_CHECKING:
     from moengage_personalize.emulator._asgi import Application
     from moengage_personalize.emulator._journal import Journal
-
-PREFIX = "/v1/experiences/"
-_ENDPOINTS: dict[str, tuple[Endpoint, str]] = {
-    PREFIX + "fetch": ("fetch", "POST"),
-    PREFIX + "events": ("events", "POST"),
-    PREFIX + "metadata": ("metadata", "GET"),
-}
-
-
-def endpoint_of(path: str) -> Endpoint:
-    """Which of MoEngage's endpoints a path names."""
-    return _ENDPOINTS.get(path, ("other", ""))[0]
 
 
 class Emulator:
@@ -87,20 +69,17 @@ class Emulator:
         ledger: Ledger | None = None,
         effects: Effects | None = None,
     ) -> None:
-        self.workspace_id = workspace_id
         self.effects = effects or Effects()
         self.ledger = ledger or Ledger()
         self.troubles = Troubles()
         self.reading = Reading(identity)
         self.max_body = max_body
         self.failures = failures
-        self._window = RateWindow(rate_limit)
         self.started = self.effects.now()
-        self.regenerate_key(api_key)
+        self._access = Access(workspace_id, api_key, self.reading, rate_limit)
         if experiences is None:
-            from moengage_personalize.emulator._toml import (
-                demo_catalogue,
-            )  # late: reading TOML costs start-up time
+            # late: reading TOML costs start-up time
+            from moengage_personalize.emulator._toml import demo_catalogue
 
             experiences = demo_catalogue()
         self.catalogue = Catalogue.of(experiences)
@@ -118,17 +97,24 @@ class Emulator:
     @property
     def app(self) -> "Application":
         """A new ASGI application over this state; any number of them may be served at once."""
-        from moengage_personalize.emulator._asgi import (
-            Application,
-        )  # late: the shell stands above this module
+        # late: the shell stands above this module
+        from moengage_personalize.emulator._asgi import Application
 
         return Application(self)
 
+    @property
+    def workspace_id(self) -> str:
+        """The user name of Basic authentication, and the value of `MOE-APPKEY`."""
+        return self._access.workspace_id
+
+    @property
+    def api_key(self) -> str:
+        """The key that works now."""
+        return self._access.api_key
+
     def regenerate_key(self, api_key: str) -> None:
-        """Replaces the API key: the old one stops working at once, without overlap (api-facts, 1.7)."""
-        self.api_key = api_key
-        self._credentials = f"{self.workspace_id}:{api_key}".encode()
-        self._authorization = b"Basic " + base64.b64encode(self._credentials)
+        """Replaces the API key: the old one stops working at once."""
+        self._access.replace_key(api_key)
 
     def replace_experiences(self, catalogue: Catalogue) -> None:
         """Goes on with other experiences; profiles that events have made stay."""
@@ -149,7 +135,7 @@ class Emulator:
         """Forgets requests, events, profiles and the rate window; keeps experiences, key and troubles."""
         self.ledger.reset()
         self.profiles = Profiles(self.catalogue.profiles)
-        self._window = RateWindow(self._window.limit)
+        self._access.reset()
         if self.journal is not None:
             self.journal.forget()
 
@@ -164,16 +150,16 @@ class Emulator:
         """Answers one request and enters it in the ledger. Never raises for anything a client sends."""
         endpoint = endpoint_of(request.path)
         entry = _Entry(self.ledger.next_request, self.effects.now(), endpoint)
-        extra: tuple[tuple[bytes, bytes], ...] = ()
+        extra: Headers = ()
         try:
             if plan.status is not None:
                 after = None if plan.retry_after is None else b"%d" % max(1, round(plan.retry_after))
-                raise _ordered(plan.status, () if after is None else ((b"retry-after", after),))
-            self._authorize(request, endpoint)
+                raise answered(plan.status, () if after is None else ((b"retry-after", after),))
+            self._access.check(request)
             if endpoint == "fetch":
-                extra = self._limit(entry.at)
+                extra = self._access.limit(entry.at)
             if len(request.body) > self.max_body:
-                raise _ordered(413)
+                raise answered(413)
             reply = self._answer(request, entry, plan)
             if request.method == "POST":
                 _note_content_type(request, entry)
@@ -215,40 +201,6 @@ class Emulator:
         self.ledger.record_request(record)
         return record
 
-    def _authorize(self, request: Request, endpoint: Endpoint) -> None:
-        """404 and 405 for what is no endpoint; then the documented 400 and 401."""
-        if endpoint == "other":
-            raise Refusal(404, "Request Error", "No such endpoint")
-        if request.method != _ENDPOINTS[request.path][1]:
-            allowed = _ENDPOINTS[request.path][1]
-            raise Refusal(405, "Request Error", f"Use {allowed}", headers=((b"allow", allowed.encode()),))
-        given = request.headers.get(b"authorization", b"")
-        if given != self._authorization and not self._same_credentials(given):
-            raise Refusal(
-                401, "Authentication required", "The workspace id or the Personalize API key is wrong"
-            )
-        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():
-            if self.reading is Reading.SEED:
-                raise Refusal(401, "Authentication required", "MOE-APPKEY is missing or unknown")
-            raise Refusal(400, "Request Error", "MoEngage Client not found: MOE-APPKEY is missing or unknown")
-
-    def _same_credentials(self, authorization: bytes) -> bool:
-        """Whether a header that is not written as we would write it means the same."""
-        scheme, _, encoded = authorization.partition(b" ")
-        if scheme.lower() != b"basic":
-            return False
-        try:
-            credentials = base64.b64decode(encoded.strip(), validate=True)
-        except binascii.Error:
-            return False
-        return hmac.compare_digest(credentials, self._credentials)
-
-    def _limit(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
-        allowed, headers = self._window.take(now)
-        if not allowed:
-            raise _ordered(429, (*headers, (b"x-envoy-ratelimited", b"true")))
-        return headers
-
     def _answer(self, request: Request, entry: "_Entry", plan: Plan) -> Reply:
         match entry.endpoint:
             case "fetch":
@@ -286,23 +238,22 @@ class Emulator:
 
     def _note_identity(self, question: FetchQuestion, entry: "_Entry", known: str | None) -> None:
         """Makes it visible as whom this fetch was answered: a wrong identity form fails in silence."""
-        wrong = any("answered as anonymous" in note for note in question.notes)
-        entry.facts["identity"] = (
-            "known"
-            if known
-            else "wrong form"
-            if wrong
-            else ("unknown" if question.customer_id or question.user_identifiers else "anonymous")
-        )
+        if known:
+            identity = "known"
+        elif question.wrong_form:
+            identity = "wrong form"
+        elif question.customer_id or question.user_identifiers:
+            identity = "unknown"
+        else:
+            identity = "anonymous"
+        entry.facts["identity"] = identity
         entry.facts["customer_id"] = known or question.customer_id
         entry.facts["notes"] = question.notes
 
     def _events(self, body: bytes, entry: "_Entry", plan: Plan) -> Reply:
         report = events_report(body, self.reading, entry.at)
         if plan.poison is not None and any(_poisoned(element, plan.poison) for element in report.elements):
-            raise Refusal.invalid(
-                "elements - Validators Failed : Validator: Element, Errored Field: attributes"
-            )
+            raise broken("attributes")
         entry.elements = report.elements
         entry.facts["elements"] = len(report.elements)
         entry.facts["actions"] = sum(len(element.actions) for element in report.elements)
@@ -348,19 +299,6 @@ def _note_content_type(request: Request, entry: _Entry) -> None:
         entry.facts["notes"] = (*entry.facts["notes"], "the content type is not application/json")
 
 
-def _ordered(status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Refusal:
-    """The answer for a status that has a wish or a general limit behind it, not a rule of an endpoint."""
-    known = {
-        401: ("Authentication required", "The workspace id or the Personalize API key is wrong"),
-        413: ("Request Error", "Request body is too large"),
-        429: ("Request Error", "Rate limit exceeded"),
-        500: ("Request Error", "Unexpected error"),
-        503: ("Request Error", "Service unavailable"),
-    }
-    title, description = known.get(status, ("Request Error", f"Status {status} was asked for"))
-    return Refusal(status, title, description, headers=headers)
-
-
 def _poisoned(element: Element, name: str) -> bool:
     return name in (element.user_attributes or {}) or any(
         name in action.value["attributes"] for action in element.actions
@@ -368,8 +306,6 @@ def _poisoned(element: Element, name: str) -> bool:
 
 
 def _failures(unserved: Iterable[Unserved]) -> bytes:
-    import json
-
     reasons: dict[str, list[str]] = {}
     for decision in unserved:
         reasons.setdefault(decision.reason, []).append(decision.key)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moengage_personalize.emulator._ledger import RequestRecord
 from moengage_personalize.emulator._reading import RawAction
+from moengage_personalize.emulator._records import RequestRecord
 from moengage_personalize.emulator._rules import Element
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moengage_personalize.emulator._ledger import PULSE, EventRecord, RequestRecord, Tally
+from moengage_personalize.emulator._ledger import PULSE
+from moengage_personalize.emulator._records import EventRecord, RequestRecord, Tally
 from moengage_personalize.emulator._rules import SHOWN
 from moengage_personalize.emulator._trouble import wishes_json
 

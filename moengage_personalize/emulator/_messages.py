@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+Headers = tuple[tuple[bytes, bytes], ...]
 JSON_HEADER = (b"content-type", b"application/json")
 
 
@@ -31,20 +32,14 @@ class Reply:
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (JSON_HEADER,)
+    headers: Headers = (JSON_HEADER,)
 
 
 class Refusal(Exception):  # noqa: N818 - the outcome of a rule, not a fault of ours
     """A documented rule was broken: `{"title", "description", "code"?}` and a 4xx status (api-facts, 1.5)."""
 
     def __init__(
-        self,
-        status: int,
-        title: str,
-        description: str,
-        *,
-        code: str | None = None,
-        headers: tuple[tuple[bytes, bytes], ...] = (),
+        self, status: int, title: str, description: str, *, code: str | None = None, headers: Headers = ()
     ) -> None:
         super().__init__(description)
         self.headers = headers

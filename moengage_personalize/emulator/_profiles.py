@@ -6,7 +6,7 @@ Invariant: at most `limit` profiles are kept; beyond it the one that was created
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from moengage_personalize.emulator._catalogue import Profile, as_text
+from moengage_personalize.emulator._experiences import Profile, as_text
 
 
 class Profiles:

@@ -70,6 +70,8 @@ class FetchQuestion:
     ip_address: str | None
     user_agent: str | None
     attributes: Mapping[str, Any]
+    wrong_form: bool
+    """There was an identity, in a form that this reading ignores."""
     notes: tuple[str, ...]
 
 
@@ -98,7 +100,12 @@ def fetch_question(body: bytes, reading: Reading) -> FetchQuestion:
         Refusal: 400, with the first rule that it breaks.
     """
     members = read_object(body)
-    customer_id, user_identifiers, notes = _identity(members, reading)
+    customer_id, user_identifiers = _identity(members, reading)
+    notes: list[str] = []
+    ignored = _ignored_identity(members, reading)
+    wrong_form = ignored is not None and customer_id is None and not user_identifiers
+    if wrong_form:
+        notes.append(f"identity in {ignored} is ignored: answered as anonymous")
     keys = _keys(members, reading)
     beyond = () if keys is None else keys[MAX_KEYS:]
     if beyond:
@@ -118,35 +125,34 @@ def fetch_question(body: bytes, reading: Reading) -> FetchQuestion:
             for name, value in members.items()
             if name not in _FIXED and name not in identity_fields
         },
+        wrong_form=wrong_form,
         notes=tuple(notes),
     )
 
 
-def _identity(
-    members: Mapping[str, Any], reading: Reading
-) -> tuple[str | None, Mapping[str, Any], list[str]]:
-    """Who is asking, by the identity form that this reading honours."""
-    notes: list[str] = []
-    nested, flat = members.get("identifiers"), members.get("customer_id")
+def _identity(members: Mapping[str, Any], reading: Reading) -> tuple[str | None, Mapping[str, Any]]:
+    """Who is asking, by the identity forms that this reading honours."""
     customer_id: str | None = None
     user_identifiers: Mapping[str, Any] = {}
-    if reading is Reading.SEED:
-        if nested is not None and flat is None:
-            notes.append("identity in `identifiers` is ignored: answered as anonymous")
-    elif nested is not None:
+    nested = members.get("identifiers")
+    if nested is not None and reading is not Reading.SEED:
         if not isinstance(nested, dict):
             raise Refusal.invalid("identifiers must be an object")
         customer_id = _text(nested, "customer_id", "identifiers.customer_id")
         found = nested.get("user_identifiers")
-        user_identifiers = {} if found is None else found
-        if not isinstance(user_identifiers, dict):
+        if found is not None and not isinstance(found, dict):
             raise Refusal.invalid("identifiers.user_identifiers must be an object")
-    if reading is Reading.CURRENT:
-        if flat is not None and customer_id is None and not user_identifiers:
-            notes.append("top-level `customer_id` is taken for a custom attribute: answered as anonymous")
-    elif flat is not None and customer_id is None:
+        user_identifiers = found or {}
+    if customer_id is None and reading is not Reading.CURRENT:
         customer_id = _text(members, "customer_id")
-    return customer_id or None, user_identifiers, notes
+    return customer_id or None, user_identifiers
+
+
+def _ignored_identity(members: Mapping[str, Any], reading: Reading) -> str | None:
+    """The identity form that is there though this reading takes it for a custom attribute."""
+    ignored = {Reading.CURRENT: "customer_id", Reading.SEED: "identifiers"}
+    name = ignored.get(reading)
+    return None if name is None or members.get(name) is None else f"top-level `{name}`"
 
 
 def _keys(members: Mapping[str, Any], reading: Reading) -> tuple[str, ...] | None:
@@ -189,8 +195,8 @@ def events_report(body: bytes, reading: Reading, now: float) -> EventsReport:
     return EventsReport(tuple(_element(element, reading, now, notes) for element in elements), tuple(notes))
 
 
-def _broken(field: str) -> Refusal:
-    """The one example that is documented, which names the field and no index."""
+def broken(field: str) -> Refusal:
+    """The refusal of an element: the one example that is documented names the field and no index."""
     return Refusal.invalid(f"elements - Validators Failed : Validator: Element, Errored Field: {field}")
 
 
@@ -199,18 +205,18 @@ def _element(element: Any, reading: Reading, now: float, notes: dict[str, None])
         raise Refusal.invalid("elements must hold objects")
     customer_id = element.get("customer_id")
     if not isinstance(customer_id, str) or not customer_id:
-        raise _broken("customer_id")
+        raise broken("customer_id")
     if customer_id.lower() in _RESERVED or len(customer_id) == 1:
         notes["a customer_id that MoEngage's Data API reserves"] = None
     user_attributes = element.get("user_attributes")
     if user_attributes is not None and not isinstance(user_attributes, dict):
-        raise _broken("user_attributes")
+        raise broken("user_attributes")
     offset = element.get("user_timezone_offset")
     if offset is not None and (type(offset) is not int or abs(offset) > MAX_OFFSET):
-        raise _broken("user_timezone_offset")
+        raise broken("user_timezone_offset")
     actions = element.get("actions")
     if not isinstance(actions, list) or not actions:
-        raise _broken("actions")
+        raise broken("actions")
     for action in actions:
         _check_action(action.value, reading, now, notes)
     return Element(
@@ -223,24 +229,24 @@ def _element(element: Any, reading: Reading, now: float, notes: dict[str, None])
 
 def _check_action(action: Any, reading: Reading, now: float, notes: dict[str, None]) -> None:
     if not isinstance(action, dict):
-        raise _broken("actions")
+        raise broken("actions")
     if action.get("action") not in (SHOWN, CLICKED):
-        raise _broken("action")
+        raise broken("action")
     uuid = action.get("moe_event_uuid")
     if not isinstance(uuid, str) or not _UUID4(uuid):
-        raise _broken("moe_event_uuid")
+        raise broken("moe_event_uuid")
     _check_time(action.get("event_time"), reading, now, notes)
     platform = action.get("platform")
     if platform is None:
         notes["no platform: recorded as Unknown"] = None
     elif not isinstance(platform, str) or platform.lower() not in PLATFORMS:
-        raise _broken("platform")
+        raise broken("platform")
     attributes = action.get("attributes")
     if not isinstance(attributes, dict) or any(name not in attributes for name in CONTEXT_FIELDS):
-        raise _broken("attributes")
+        raise broken("attributes")
     for holder in (action, attributes):
         if "b_id" in holder and not isinstance(holder["b_id"], str):
-            raise _broken("b_id")
+            raise broken("b_id")
 
 
 def _check_time(moment: Any, reading: Reading, now: float, notes: dict[str, None]) -> None:
@@ -248,7 +254,7 @@ def _check_time(moment: Any, reading: Reading, now: float, notes: dict[str, None
         if moment > now + _FAR_FUTURE:
             notes["an event_time in the future (milliseconds?)"] = None
     elif not (reading is not Reading.CURRENT and isinstance(moment, str) and _ISO_8601(moment)):
-        raise _broken("event_time")
+        raise broken("event_time")
 
 
 def metadata_statuses(query: bytes) -> frozenset[str] | None:

@@ -19,7 +19,8 @@ from cattrs import Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from moengage_personalize.emulator import _places
-from moengage_personalize.emulator._catalogue import Audience, Catalogue, Experience, Network, Value, as_text
+from moengage_personalize.emulator._catalogue import Catalogue
+from moengage_personalize.emulator._experiences import Audience, Experience, Network, Value, as_text
 from moengage_personalize.emulator._trouble import Trouble
 
 _RENAMED: dict[type, dict[str, str]] = {

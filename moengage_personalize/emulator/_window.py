@@ -4,6 +4,8 @@ Source: api-facts, 1.6. `x-ratelimit-reset` is epoch seconds, as the Personalize
 Data API documents seconds that remain.
 """
 
+from moengage_personalize.emulator._messages import Headers
+
 MINUTE = 60
 
 
@@ -19,7 +21,7 @@ class RateWindow:
         self._minute = -1
         self._taken = 0
 
-    def take(self, now: float) -> tuple[bool, tuple[tuple[bytes, bytes], ...]]:
+    def take(self, now: float) -> tuple[bool, Headers]:
         """Takes one request; says whether it is allowed, and which headers go out with the answer."""
         if self.limit is None:
             return True, ()

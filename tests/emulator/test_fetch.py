@@ -83,7 +83,7 @@ def test_the_older_identity_form_is_silently_anonymous_and_the_ledger_shows_it()
     assert set(served(emu, {"customer_id": "john@example.com"})) == {"for-everybody"}
     assert emu.ledger.requests[-1].identity == "wrong form"
     assert emu.ledger.counts.wrong_identity_forms == 1
-    assert "custom attribute" in emu.ledger.requests[-1].notes[0]
+    assert "top-level `customer_id` is ignored" in emu.ledger.requests[-1].notes[0]
 
 
 def test_both_forms_at_once_are_right_under_every_document():

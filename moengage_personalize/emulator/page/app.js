@@ -75,7 +75,8 @@ function draw(live) {
   seen.started = live.started;
   drawState(live);
   drawTiles(live);
-  if (!seen.paused) {
+  const aiming = byId("request-list").querySelector(".link:hover"); // what is about to be pressed must not move
+  if (!seen.paused && !aiming) {
     drawRequests(live);
     seen.last = live.last;
   }
@@ -297,7 +298,7 @@ function drawDuplicates({ duplicates, counts }) {
 
 function drawCustomers(customers) {
   const fresh = JSON.stringify(customers);
-  if (fresh === seen.customers) return;
+  if (fresh === seen.customers || byId("recent").matches(":hover, :focus-within")) return;
   seen.customers = fresh;
   byId("customers").replaceChildren(...customers.map((id) => el("option", { value: id })));
   byId("recent").replaceChildren(...(customers.length ? [el("span", { class: "muted" }, "Here of late:"), ...customers.slice(0, 8).map(person)] : [el("span", { class: "muted" }, "Nobody has been here yet.")]));
