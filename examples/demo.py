@@ -315,7 +315,7 @@ def demo(visitors: int) -> int:
     """Runs everything; returns the exit status."""
     started = time.monotonic()
     with world() as running_world:
-        print(f"The shop is at {running_world.shop_url}, the emulator's page at {running_world.page_url}")
+        print(f"The shop is at {running_world.shop_url}, the emulator at {running_world.page_url}")
         seen = asyncio.run(send_visitors(running_world.shop_url, visitors))
         status = running_world.shop.stop()
         if not running_world.report.exists():
@@ -335,10 +335,11 @@ def demo(visitors: int) -> int:
 
 def stay(port: int, page_port: int) -> int:
     """Leaves the shop and the emulator running until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first too: a shell's background jobs ignore it
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), world(port=port, page_port=page_port) as running_world:
         print(f"The shop        {running_world.shop_url}/        try: /?utm_medium=email, or be John")
-        print(f"The emulator    {running_world.page_url}        what arrives, as it arrives")
+        print(f"What arrived    {running_world.page_url}_emulator/counts")
         print("Ctrl-C stops both.", flush=True)
         signal.pause()
     print("\nStopped; the shop has delivered what was waiting.")
