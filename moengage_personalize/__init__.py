@@ -4,7 +4,7 @@
 """
 
 from ._client import AsyncPersonalizeClient
-from ._config import BatchPolicy, FetchPolicy, RetryPolicy
+from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy
 from ._effects import Effects
 from ._errors import (
     ApiError,
@@ -16,6 +16,7 @@ from ._errors import (
     DeadlineExceededError,
     InvalidInputError,
     NoAnswerError,
+    NotAskedError,
     PayloadTooLargeError,
     PersonalizeError,
     RateLimitedError,
@@ -25,7 +26,7 @@ from ._errors import (
 )
 from ._events import Action, Admission, Event, event_uuid_for
 from ._experiences import Experience, ExperienceMetadata, Experiences, ExperiencesMetadata, Reason
-from ._report import Condition, DeliveryReport, DropReason, Health, Stats
+from ._report import Condition, DeliveryReport, DropReason, Forgotten, Health, Stats
 from ._session import InSession, ReservedCustomerIdWarning
 from ._version import __version__
 
@@ -38,6 +39,7 @@ __all__ = [
     "BadReplyError",
     "BadRequestError",
     "BatchPolicy",
+    "CachePolicy",
     "Condition",
     "ConfigurationError",
     "ConnectionFailedError",
@@ -51,10 +53,12 @@ __all__ = [
     "Experiences",
     "ExperiencesMetadata",
     "FetchPolicy",
+    "Forgotten",
     "Health",
     "InSession",
     "InvalidInputError",
     "NoAnswerError",
+    "NotAskedError",
     "PayloadTooLargeError",
     "PersonalizeError",
     "RateLimitedError",

@@ -16,7 +16,7 @@ import os
 import ssl
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from math import inf
 from threading import get_ident
@@ -28,15 +28,26 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
+from ._config import (
+    ApiKey,
+    BatchPolicy,
+    CachePolicy,
+    FetchPolicy,
+    OnError,
+    RetryPolicy,
+    Secret,
+    Settings,
+    one_of,
+    resolve,
+)
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
-from ._errors import ConnectionFailedError, InvalidInputError, UsageError
+from ._errors import ConfigurationError, ConnectionFailedError, InvalidInputError, PersonalizeError, UsageError, bare
 from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
 from ._fetcher import Question, unmatched
-from ._report import Condition, DeliveryReport, Health, Stats
+from ._report import Condition, DeliveryReport, Forgotten, Health, Stats
 from ._session import InSession, ReservedCustomerIdWarning, check_customer_id, check_user_identifiers, is_reserved
 from .core.buffer import Buffer
 from .core.circuit import Circuit
@@ -52,6 +63,7 @@ from .core.wire import (
     read_metadata,
 )
 from .http2 import Http2Transport
+from .spool import Spool
 
 _State = Literal["new", "open", "closing", "closed", "forked"]
 _IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
@@ -73,6 +85,8 @@ class AsyncPersonalizeClient:
         fetching: How `fetch` asks.
         batching: How events travel.
         retrying: How requests are tried again.
+        spool: Where accepted events are journaled, so that they outlive the process: `DiskSpool(directory)`.
+        caching: What is kept of answers; nothing by default.
         ssl_context: For a private certificate authority. It is the client's from then on (ALPN is set on it).
         proxy: An explicit proxy's URL; proxies of the environment are ignored.
         transport: Any `httpx.AsyncBaseTransport`; the client closes it.
@@ -93,6 +107,8 @@ class AsyncPersonalizeClient:
         fetching: FetchPolicy = FetchPolicy(),  # noqa: B008 - frozen
         batching: BatchPolicy = BatchPolicy(),  # noqa: B008
         retrying: RetryPolicy = RetryPolicy(),  # noqa: B008
+        spool: Spool | None = None,
+        caching: CachePolicy = CachePolicy(),  # noqa: B008
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -100,15 +116,20 @@ class AsyncPersonalizeClient:
     ) -> None:
         # From here on no frame holds a secret.
         workspace_id, api_key = _sealed(workspace_id), _sealed(api_key)
-        self._settings: Settings = resolve(
-            workspace_id,  # type: ignore[arg-type]
-            api_key,  # type: ignore[arg-type]
-            data_center,
-            base_url=base_url,
-            enabled=enabled,
-            environ=os.environ,
-        )
-        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying)
+        try:
+            self._settings: Settings = resolve(
+                workspace_id,  # type: ignore[arg-type]
+                api_key,  # type: ignore[arg-type]
+                data_center,
+                base_url=base_url,
+                enabled=enabled,
+                environ=os.environ,
+            )
+        except ConfigurationError as error:
+            del data_center, base_url
+            raise bare(error) from None
+        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying, caching=caching)
+        self._spool = spool
         self._ssl_context = ssl_context
         self._proxy = proxy
         self._transport = transport
@@ -141,6 +162,7 @@ class AsyncPersonalizeClient:
                 buffer=self._buffer,
                 circuit=self._circuit,
                 effects=self._effects,
+                spool=self._spool,
             )
             await self._engine.start()
             self._owner = get_ident()
@@ -206,10 +228,16 @@ class AsyncPersonalizeClient:
             PersonalizeError: Their trouble, with `on_error="raise"`.
             UsageError: The client is not open here.
         """
-        question = Question(
-            check_keys(keys), self._fields(customer_id, user_identifiers, session=session, attributes=attributes)
-        )
-        del customer_id, user_identifiers, session, attributes  # the frames of an error hold nothing of the visitor
+        try:
+            question = Question(
+                check_keys(keys),
+                self._fields(customer_id, user_identifiers, session=session, attributes=attributes),
+                customer_id,
+            )
+        except PersonalizeError as error:
+            raise bare(error) from None
+        finally:
+            del customer_id, user_identifiers, session, attributes  # an error's frame holds nothing of the visitor
         return await self._ask(question, deadline, on_error)
 
     async def fetch_all(
@@ -223,8 +251,14 @@ class AsyncPersonalizeClient:
         on_error: OnError | None = None,
     ) -> Experiences:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
-        question = Question(None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes))
-        del customer_id, user_identifiers, session, attributes
+        try:
+            question = Question(
+                None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
+            )
+        except PersonalizeError as error:
+            raise bare(error) from None
+        finally:
+            del customer_id, user_identifiers, session, attributes
         return await self._ask(question, deadline, on_error)
 
     async def metadata(
@@ -245,7 +279,10 @@ class AsyncPersonalizeClient:
         self._check_open()
         if self._engine is None:
             raise UsageError("the client is not enabled: there is nobody to ask for metadata")
-        return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
+        try:
+            return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
+        except PersonalizeError as error:
+            raise bare(error) from error.__cause__
 
     def _fields(
         self,
@@ -279,7 +316,12 @@ class AsyncPersonalizeClient:
         if self._engine is None or self._circuit.paused:
             reason = Reason.DISABLED if self._engine is None else Reason.PAUSED
             return Experiences(entries=unmatched(question.keys or (), reason))
-        experiences = await self._engine.fetcher.fetch(question, seconds)
+        try:
+            experiences = await self._engine.fetcher.fetch(question, seconds)
+        except PersonalizeError as error:
+            raise bare(error) from None
+        if experiences.error is not None:
+            bare(experiences.error)
         return experiences if on_error == "default" else experiences.raise_for_error()
 
     # ── tracking ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,9 +352,22 @@ class AsyncPersonalizeClient:
             InvalidInputError: Something that was passed cannot be sent.
             UsageError: The client is not open, or this is not its thread.
         """
-        return self._track(
-            True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset, None, None
-        )
+        try:
+            return self._track(
+                True,
+                experience,
+                customer_id,
+                platform,
+                at,
+                event_uuid,
+                user_attributes,
+                user_timezone_offset,
+                None,
+                None,
+            )
+        except PersonalizeError as error:
+            del experience, customer_id, platform, at, event_uuid, user_attributes
+            raise bare(error) from None
 
     def track_click(
         self,
@@ -344,18 +399,22 @@ class AsyncPersonalizeClient:
             InvalidInputError: Something that was passed cannot be sent.
             UsageError: The client is not open, or this is not its thread.
         """
-        return self._track(
-            False,
-            experience,
-            customer_id,
-            platform,
-            at,
-            event_uuid,
-            user_attributes,
-            user_timezone_offset,
-            b_id,
-            attributes,
-        )
+        try:
+            return self._track(
+                False,
+                experience,
+                customer_id,
+                platform,
+                at,
+                event_uuid,
+                user_attributes,
+                user_timezone_offset,
+                b_id,
+                attributes,
+            )
+        except PersonalizeError as error:
+            del experience, customer_id, platform, at, event_uuid, user_attributes, b_id, attributes
+            raise bare(error) from None
 
     def track(self, event: Event) -> Admission:
         """Reports an event. `track_impression` and `track_click` are this, without the object.
@@ -369,18 +428,21 @@ class AsyncPersonalizeClient:
         impression = event.action == _IMPRESSION
         if impression and (event.b_id is not None or event.attributes):
             raise InvalidInputError("b_id and attributes belong to clicks")
-        return self._track(
-            impression,
-            event.experience,
-            event.customer_id,
-            event.platform,
-            event.at,
-            event.event_uuid,
-            event.user_attributes,
-            event.user_timezone_offset,
-            event.b_id,
-            event.attributes,
-        )
+        try:
+            return self._track(
+                impression,
+                event.experience,
+                event.customer_id,
+                event.platform,
+                event.at,
+                event.event_uuid,
+                event.user_attributes,
+                event.user_timezone_offset,
+                event.b_id,
+                event.attributes,
+            )
+        except PersonalizeError as error:
+            raise bare(error) from None
 
     def _track(
         self,
@@ -488,6 +550,32 @@ class AsyncPersonalizeClient:
             await self._engine.pump.flush(timeout)
         return self._report()
 
+    async def journaled(self) -> None:
+        """Returns when everything accepted so far would survive a power cut. Without a spool: at once.
+
+        Raises:
+            SpoolError: The disk refuses; what is journaled still survives the end of the process.
+        """
+        self._check_open()
+        if self._spool is not None and self._engine is not None:
+            await self._spool.sync()
+
+    async def replay(self, event_uuids: Sequence[str] | None = None) -> int:
+        """Takes dead letters on again: events that MoEngage rejected and the spool kept. Returns how many.
+
+        Args:
+            event_uuids: Which; None: all.
+
+        Raises:
+            SpoolError: The spool cannot be read.
+        """
+        self._check_open()
+        if self._engine is None or self._engine.spooling is None:
+            return 0
+        taken = await self._engine.spooling.replay(event_uuids)
+        self._engine.pump.wake()
+        return taken
+
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""
         self._check_open()
@@ -501,6 +589,33 @@ class AsyncPersonalizeClient:
             self._owner = get_ident()
             self._engine.pump.wake()
 
+    async def forget(self, customer_id: str) -> Forgotten:
+        """Drops what this host holds of one person: answers that are kept, and events that were not sent.
+
+        With a spool, events and dead letters in files of other processes are included. Answers that were fetched by
+        `user_identifiers` alone belong to no customer id, and end with their time.
+
+        Raises:
+            InvalidInputError: The id is not text, or empty.
+            SpoolError: The spool cannot note it; what is in memory is forgotten all the same.
+            UsageError: The client is not open here.
+        """
+        check_customer_id(customer_id)
+        self._check_open()
+        events, events_in_flight = self._buffer.forget(customer_id)
+        engine = self._engine
+        answers, fetches_in_flight = engine.fetcher.forget(customer_id) if engine else (0, 0)
+        spooled = await engine.spooling.forget(customer_id) if engine and engine.spooling else None
+        return Forgotten(
+            experiences=answers,
+            events=events,
+            spooled=spooled.entries if spooled else 0,
+            dead_letters=spooled.dead_letters if spooled else 0,
+            other_processes=spooled.other_processes if spooled else 0,
+            fetches_in_flight=fetches_in_flight,
+            events_in_flight=events_in_flight,
+        )
+
     def stats(self) -> Stats:
         """Returns the counters, which balance at any moment."""
         engine = self._engine
@@ -512,9 +627,9 @@ class AsyncPersonalizeClient:
             attributes_refused=engine.pump.attributes_refused if engine else 0,
             event_requests=engine.pump.requests if engine else 0,
             fetches=self._fetches,
-            fetch_requests=engine.fetcher.requests if engine else 0,
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
             connections_opened=self._connections_opened(),
+            **(engine.fetcher.stats() if engine else {}),
             paused=self._paused,
             closed=self._closed,
             disabled=self._disabled,

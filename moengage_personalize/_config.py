@@ -13,6 +13,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
+from math import inf
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
@@ -59,12 +60,15 @@ class Secret:
         raise TypeError("a Secret is not pickled")
 
 
-def _at_least(bound: float, *, above: bool = False) -> Callable[[object, attrs.Attribute[float], float], None]:
+def _at_least(
+    bound: float, *, above: bool = False, finite: bool = False
+) -> Callable[[object, attrs.Attribute[float], float], None]:
     def check(owner: object, attribute: attrs.Attribute[float], value: float) -> None:
         sound = isinstance(value, int | float) and not isinstance(value, bool)
-        if not sound or not (value > bound if above else value >= bound):
+        if not sound or not (value > bound if above else value >= bound) or (finite and value == inf):
             raise ConfigurationError(
-                f"{type(owner).__name__}.{attribute.name} must be a number {'above' if above else 'from'} {bound}"
+                f"{type(owner).__name__}.{attribute.name} must be a {'finite ' if finite else ''}number"
+                f" {'above' if above else 'from'} {bound}"
             )
 
     return check
@@ -78,6 +82,19 @@ def _within(low: int, high: int) -> Callable[[object, attrs.Attribute[int], int]
             )
 
     return check
+
+
+def _between(low: float, high: float) -> Callable[[object, attrs.Attribute[float], float], None]:
+    def check(owner: object, attribute: attrs.Attribute[float], value: float) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
+            raise ConfigurationError(f"{type(owner).__name__}.{attribute.name} must be a number from {low} to {high}")
+
+    return check
+
+
+def _boolean(owner: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{type(owner).__name__}.{attribute.name} must be True or False")
 
 
 def one_of(owner: str, name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -105,13 +122,67 @@ class FetchPolicy:
         identity: Where the customer id goes. `"both"`: one body that satisfies the older and the current document;
             `"identifiers"`: the current one only; `"flat"`: the older one only (design.md, section 3).
         max_keys: Experience keys per request; MoEngage serves the first 25 and drops the rest silently.
+        merge: Whether fetches of one person in one situation share requests.
+        merge_window: Seconds that the first of them waits for company. 0.0 is one turn of the event loop, which costs
+            no visitor anything; 0.005 at the most.
+        max_in_flight: Requests at the same time. A hundred: what servers allow on one connection. Beyond it nobody
+            queues, since a queue only makes everybody late.
+        breaker_failures: Failures that open the circuit, if they are at least half of the newest hundred outcomes.
+            Twenty: no accident, and well below the retry budget.
+        breaker_window: Seconds that an outcome is remembered.
+        open_for: Seconds between probes while MoEngage fails. Five: soon enough for a visitor who stays.
+        denied_for: The same while it refuses the credentials, which takes a person to mend.
+        quota_share: The part of the workspace's quota (10,000 fetches a minute, all processes together) that this
+            process may use: 0.1 with ten of them. 1.0 relies on what MoEngage tells is left.
     """
 
-    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True))
+    deadline: float = attrs.field(default=1.0, validator=_at_least(0, above=True, finite=True))
     attempts: int = attrs.field(default=2, validator=_within(1, 10))
     on_error: OnError = attrs.field(default="default", validator=_word(OnError))
     identity: Identity = attrs.field(default="both", validator=_word(Identity))
     max_keys: int = attrs.field(default=25, validator=_within(1, 25))
+    merge: bool = attrs.field(default=True, validator=_boolean)
+    merge_window: float = attrs.field(default=0.0, validator=_between(0, 0.005))
+    max_in_flight: int = attrs.field(default=100, validator=_within(1, 10_000))
+    breaker_failures: int = attrs.field(default=20, validator=_within(1, 100))
+    breaker_window: float = attrs.field(default=10.0, validator=_at_least(0, above=True))
+    open_for: float = attrs.field(default=5.0, validator=_at_least(0, above=True))
+    denied_for: float = attrs.field(default=60.0, validator=_at_least(0, above=True))
+    quota_share: float = attrs.field(default=1.0, validator=_between(0.0001, 1))
+
+
+@attrs.frozen(kw_only=True)
+class CachePolicy:
+    """How long answers are kept, in memory. Off by default, since they are people's content.
+
+    `ttl=30, stale_if_error=3600` suits most pages. Keep `ttl=0` for offerings with display caps: MoEngage counts what
+    it serves, and an answer from here is not counted.
+
+    Attributes:
+        ttl: Seconds that an answer is served without asking again.
+        stale_while_revalidate: Seconds after that, in which it is served once more while the next one is fetched.
+        stale_if_error: Seconds after `ttl`, in which it is served if MoEngage does not answer.
+        negative_ttl: Seconds that a no-match (never longer than `ttl`) or a refused question is kept. Five: a page that
+            reloads asks once, and a visitor who just qualified is served on the next page.
+        late: Seconds that a request goes on after everybody left, so that its answer is there for the next page.
+        max_late: Such requests at a time; they are not counted in `max_in_flight`.
+        max_entries: Answers kept; the least recently used goes first.
+        max_bytes: The same in bytes of memory, estimated.
+    """
+
+    ttl: float = attrs.field(default=0.0, validator=_at_least(0))
+    stale_while_revalidate: float = attrs.field(default=0.0, validator=_at_least(0))
+    stale_if_error: float = attrs.field(default=0.0, validator=_at_least(0))
+    negative_ttl: float = attrs.field(default=5.0, validator=_at_least(0))
+    late: float = attrs.field(default=1.0, validator=_at_least(0))
+    max_late: int = attrs.field(default=20, validator=_within(0, 10_000))
+    max_entries: int = attrs.field(default=10_000, validator=_within(1, 1 << 30))
+    max_bytes: int = attrs.field(default=67_108_864, validator=_within(4_096, 1 << 40))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is kept at all."""
+        return self.ttl + self.stale_while_revalidate + self.stale_if_error > 0
 
 
 @attrs.frozen(kw_only=True)
@@ -124,11 +195,12 @@ class BatchPolicy:
         max_actions: Actions per request. Unpublished; 1,000 keeps a turn of the loop short and a bisection shallow.
         max_bytes: Bytes per request. 48 KiB fit the default HTTP/2 window, so that an early refusal is always seen.
         max_pending: Accepted events that are not settled, in flight included.
-        max_pending_bytes: The same in bytes. 8 MiB is memory that any web worker can spare.
+        max_pending_bytes: The same in bytes; not below `max_bytes`. 8 MiB is memory that any web worker can spare.
         senders: Requests at the same time. Two: one slow answer does not stop the others.
         dedup_window: Settled UUIDs that are remembered. It covers a handler that runs twice, not a day.
         grace: Seconds that leaving takes at the most; below the 10 s after which most supervisors kill.
         time_to_live: Seconds after which an accepted event is given up, by the wall clock. One day.
+        spooled_time_to_live: The same for events in a spool. None: they are kept until they are delivered.
     """
 
     linger: float = attrs.field(default=1.0, validator=_at_least(0))
@@ -141,6 +213,19 @@ class BatchPolicy:
     dedup_window: int = attrs.field(default=10_000, validator=_within(0, 1 << 30))
     grace: float = attrs.field(default=5.0, validator=_at_least(0))
     time_to_live: float = attrs.field(default=86_400.0, validator=_at_least(0, above=True))
+    spooled_time_to_live: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_at_least(0, above=True))
+    )
+
+    def lifetime(self, *, spooled: bool) -> float:
+        """Returns the seconds for which an event is worth keeping."""
+        if not spooled:
+            return self.time_to_live
+        return inf if self.spooled_time_to_live is None else self.spooled_time_to_live
+
+    def __attrs_post_init__(self) -> None:
+        if self.max_pending_bytes < self.max_bytes:  # one event could push everything else out and still not fit
+            raise ConfigurationError("BatchPolicy.max_pending_bytes must not be below max_bytes")
 
 
 @attrs.frozen(kw_only=True)
@@ -154,8 +239,8 @@ class RetryPolicy:
             a second, so that it never starves.
     """
 
-    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True))
-    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True))
+    initial: float = attrs.field(default=0.25, validator=_at_least(0, above=True, finite=True))
+    maximum: float = attrs.field(default=10.0, validator=_at_least(0, above=True, finite=True))
     budget: int = attrs.field(default=100, validator=_within(1, 1_000_000))
 
 
@@ -202,7 +287,7 @@ def resolve(
         raise ConfigurationError("workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID")
     if api_key is None:
         raise ConfigurationError("api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY")
-    if not workspace_id.fits_header(without=":"):
+    if not isinstance(workspace_id, Secret) or not workspace_id.fits_header(without=":"):
         raise ConfigurationError(f"workspace_id {_FITS}, and no colon")
     if isinstance(api_key, Secret) and not api_key.fits_header():
         raise ConfigurationError(f"api_key {_FITS}")
@@ -249,6 +334,8 @@ def parse_base_url(base_url: str) -> str:
     wrong = ConfigurationError(
         "base_url must look like https://host[:port][/path], without user name, query, fragment or spaces"
     )
+    if not isinstance(base_url, str):
+        raise wrong
     try:
         parts = urlsplit(base_url)
         host, port = parts.hostname or "", parts.port
@@ -256,7 +343,9 @@ def parse_base_url(base_url: str) -> str:
         raise wrong from None
     literal = f"[{host}]" if ":" in host else host
     location = literal if port is None else f"{literal}:{port}"
-    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or not _PATH.fullmatch(parts.path):
+    if parts.scheme not in {"http", "https"} or parts.netloc.lower() != location or port == 0:
+        raise wrong
+    if not _PATH.fullmatch(parts.path) or {".", ".."} & set(parts.path.split("/")):
         raise wrong
     if base_url.lower() != f"{parts.scheme}://{location}{parts.path}".lower() or not _is_host(host):
         raise wrong

@@ -1,56 +1,126 @@
 """A payload, as an object of the caller's own class.
 
 Invariant: never an exception into a page, and never a value of a type that the class did not name: text is not read as
-a number here, that is `data_type`'s business. What does not fit is the caller's default.
+a number here, that is `data_type`'s business. What does not fit is a `Misfit`, which names the path to the value that
+is to blame, and never the value.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import Any, TypeVar, is_typeddict
+from functools import cache, partial
+from keyword import iskeyword
+from typing import Any, TypeVar, get_args, get_origin, is_typeddict
 
 import attrs
 import cattrs
+from cattrs.strategies import configure_union_passthrough
 
 T = TypeVar("T")
 
 
-def build(kind: type[T], payload: Mapping[str, Any], default: T) -> T:
-    """Returns an instance of `kind` made of the payload, or `default` where it does not fit."""
+@attrs.frozen
+class Misfit:
+    """Where a payload does not fit: variable names and list positions, joined by dots."""
+
+    path: str
+
+
+def build(kind: type[T], payload: Mapping[str, Any]) -> T | Misfit:
+    """Returns an instance of `kind` made of the payload, or where it does not fit."""
     try:
-        return _structure(kind, payload)  # type: ignore[no-any-return]
+        if hasattr(kind, "model_validate"):  # pydantic, without importing it
+            return _pydantic(kind, payload)  # type: ignore[no-any-return]
+        fields = _renamed(_names(kind), payload)
+    except Exception:  # a class that is none of the four
+        return Misfit("(class)")
+    try:
+        return _converter().structure(fields, kind)
     except Exception:  # whatever a class of the caller's raises on values that do not fit
-        return default
+        return Misfit(_blamed(fields, kind))
 
 
-def _structure(kind: Any, payload: Mapping[str, Any]) -> Any:
-    if hasattr(kind, "model_validate"):  # pydantic, without importing it
-        return kind.model_validate(
-            _renamed([field.alias or name for name, field in kind.model_fields.items()], payload)
-        )
+def _names(kind: Any) -> Iterable[str]:
     if attrs.has(kind):
-        names = [field.name for field in attrs.fields(kind)]
-    else:
-        names = list(kind.__annotations__ if is_typeddict(kind) else kind.__dataclass_fields__)
-    return _converter().structure(_renamed(names, payload), kind)
+        return [field.alias for field in attrs.fields(kind)]
+    return list(kind.__annotations__ if is_typeddict(kind) else kind.__dataclass_fields__)
 
 
 def _renamed(names: Iterable[str], payload: Mapping[str, Any]) -> dict[str, Any]:
-    folded = {name.casefold(): value for name, value in payload.items()}
-    return {name: payload.get(name, folded[name.casefold()]) for name in names if name.casefold() in folded}
+    folded = {fold(name): value for name, value in payload.items()}
+    wanted = ((name, fold(name)) for name in names)
+    return {name: payload.get(name, folded[key]) for name, key in wanted if key in folded}
+
+
+def fold(name: str) -> str:
+    """Returns what two names must have in common: letters and digits; not case, and not what separates words."""
+    name = name[:-1] if name.endswith("_") and iskeyword(name[:-1].lower()) else name
+    return re.sub(r"\W", "_", name.casefold())
+
+
+def _pydantic(kind: Any, payload: Mapping[str, Any]) -> Any:
+    names = [field.alias or name for name, field in kind.model_fields.items()]
+    try:
+        return kind.model_validate(_renamed(names, payload))
+    except Exception as error:
+        errors = getattr(error, "errors", None)
+        found = errors(include_url=False, include_input=False, include_context=False) if errors else []
+        return Misfit(".".join(map(str, found[0]["loc"])) if found else "(class)")
 
 
 @cache
 def _converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=False)
-    for scalar in (str, int, bool):
-        converter.register_structure_hook(scalar, _exactly)
-    converter.register_structure_hook(float, lambda value, _: float(_exactly(value, int | float)))
+    return _strict(cattrs.Converter(detailed_validation=False, use_alias=True))
+
+
+@cache
+def _witness() -> cattrs.Converter:
+    return _strict(cattrs.Converter(detailed_validation=True, use_alias=True))
+
+
+def _strict(converter: cattrs.Converter) -> cattrs.Converter:
+    for scalar in (str, int, float, bool):
+        converter.register_structure_hook(scalar, partial(_scalar, scalar))
+    converter.register_structure_hook_func(_is_list, partial(_list, converter))
+    configure_union_passthrough(str | int | float | bool | None, converter)
     return converter
 
 
-def _exactly(value: Any, kind: Any) -> Any:
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+def _scalar(scalar: type, value: Any, kind: Any) -> Any:
+    """A value of the scalar itself, or of a subclass such as an enum."""
+    if type(value) is not scalar and not (scalar is float and type(value) is int):
         raise TypeError
-    return value
+    return kind(value)
+
+
+def _is_list(kind: Any) -> bool:
+    origin, arguments = get_origin(kind), get_args(kind)
+    return origin in (list, set, frozenset) or (origin is tuple and arguments[-1:] == (...,))
+
+
+def _list(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
+    """A text is no list of its letters."""
+    if not isinstance(value, list):
+        raise TypeError
+    return get_origin(kind)(converter.structure(item, get_args(kind)[0]) for item in value)
+
+
+def _blamed(fields: Mapping[str, Any], kind: Any) -> str:
+    """Does it again, slowly, to learn where."""
+    try:
+        _witness().structure(fields, kind)
+    except Exception as error:
+        found = cattrs.transform_error(error, format_exception=lambda _, __: "")
+        if isinstance(error, cattrs.BaseValidationError) and found:
+            missing = _missing(error)
+            path = found[0].partition(" @ ")[2].removeprefix("$").replace("[", ".").replace("]", "").strip(".")
+            return ".".join(part for part in (path, missing) if part) or "(class)"
+    return "(class)"
+
+
+def _missing(error: BaseException) -> str:
+    """The name of a required field that is not there, which cattrs puts into the KeyError."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else ""

@@ -1,8 +1,9 @@
 """What runs in the background while a client is open.
 
-Theory: one task of the SDK's own hosts the task group in which the pump and the fetch flights run. Opening and closing
-only signal it, so they may happen in different tasks, and nothing that happens in the group ever surfaces in a user's
-task. The engine does not know the client, so that a client which is forgotten unclosed can be collected and says so.
+Theory: one task of the SDK's own hosts the task group in which the pump runs; fetch flights are tasks of the fetcher's.
+Opening and closing only signal it, so they may happen in different tasks, and nothing that happens in the background
+ever surfaces in a user's task. The engine does not know the client, so that a client which is forgotten unclosed can be
+collected and says so.
 
 Invariants: the host ends within its deadline plus the time to close a socket, however the server behaves. It runs in an
 empty context: nothing of the request that happened to open the client is seen by it.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import cache
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -26,18 +27,19 @@ import attrs
 import certifi
 import httpx
 
-from ._config import BatchPolicy, FetchPolicy, RetryPolicy, Settings
+from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
 from ._effects import Effects
 from ._exchange import Exchange
 from ._fetcher import Fetcher
 from ._pump import Pump
+from ._spooling import Spooling
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
 from .http2 import Http2Transport
+from .spool import Spool
 
 log = logging.getLogger("moengage_personalize")
-T = TypeVar("T")
-CLOSE_TRANSPORT = 0.05  # seconds to say goodbye to the server
+GOODBYE = 0.08  # seconds to say goodbye to the server, and to let the spool's thread finish (it does so in any case)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +49,7 @@ class Policies:
     fetching: FetchPolicy
     batching: BatchPolicy
     retrying: RetryPolicy
+    caching: CachePolicy
 
 
 class Engine:
@@ -59,6 +62,7 @@ class Engine:
         buffer: Where events wait.
         circuit: What senders know together.
         effects: The outside world.
+        spool: Where accepted events are journaled.
     """
 
     def __init__(
@@ -70,7 +74,10 @@ class Engine:
         buffer: Buffer,
         circuit: Circuit,
         effects: Effects,
+        spool: Spool | None = None,
     ) -> None:
+        self._spool = spool
+        self.spooling = None if spool is None else Spooling(spool, buffer, effects.wall)
         self._exchange = Exchange(transport, settings, effects)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._started = anyio.Event()
@@ -78,15 +85,21 @@ class Engine:
         self._deadline = inf
         self.transport = transport
         self.pump = Pump(
-            buffer, circuit, self._exchange, batching=policies.batching, retrying=policies.retrying, effects=effects
+            buffer,
+            circuit,
+            self._exchange,
+            batching=policies.batching,
+            retrying=policies.retrying,
+            effects=effects,
+            spooling=self.spooling,
         )
         self.fetcher = Fetcher(
             self._exchange,
             policies.fetching,
             policies.retrying,
+            policies.caching,
             budget=RetryBudget(policies.retrying.budget),
             effects=effects,
-            spawn=self._spawn,
         )
 
     @property
@@ -94,7 +107,13 @@ class Engine:
         return self._exchange
 
     async def start(self) -> None:
-        """Starts the host, and returns when it is there."""
+        """Opens the spool, starts the host, and returns when it is there.
+
+        Raises:
+            SpoolError: The spool cannot be opened.
+        """
+        if self._spool is not None:
+            await self._spool.open()
         loop = asyncio.get_running_loop()
         self._host_task = loop.create_task(self._host(), name="moengage_personalize", context=Context())
         try:
@@ -112,10 +131,6 @@ class Engine:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
         await self._done.wait()
 
-    def _spawn(self, flight: Callable[[T], Coroutine[Any, Any, None]], argument: T) -> None:
-        assert self._tasks is not None, "start() has returned"  # noqa: S101
-        Context().run(self._tasks.start_soon, flight, argument)
-
     async def _host(self) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
@@ -126,13 +141,23 @@ class Engine:
             log.critical("the background failed with %s: this is a bug of moengage_personalize", type(error).__name__)
         finally:
             self._started.set()
+            self.fetcher.close()
             try:
-                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + CLOSE_TRANSPORT):
-                    await self._exchange.aclose()
-            except Exception as error:
-                log.debug("closing the transport failed with %s", type(error).__name__)
+                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE):
+                    await self.fetcher.ended(GOODBYE / 2)
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(_quietly, self._exchange.aclose)
+                        if self._spool is not None:
+                            tasks.start_soon(_quietly, self._spool.aclose)
             finally:
                 self._done.set()
+
+
+async def _quietly(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        await close()
+    except Exception as error:
+        log.debug("closing failed with %s", type(error).__name__)
 
 
 def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:

@@ -9,6 +9,7 @@
     ├── NoAnswerError                        no usable answer arrived
     │   ├── DeadlineExceededError (TimeoutError)   in time; `__cause__` is the last attempt's error
     │   ├── ConnectionFailedError                  the connection or the exchange on it failed
+    │   ├── NotAskedError                          we did not ask; `__cause__` says what opened the circuit
     │   └── BadReplyError                          a reply that cannot be read
     └── ApiError                             MoEngage answered with an error
         ├── BadRequestError                  400, 422
@@ -24,7 +25,7 @@ carried, and nothing else: no body, no id, no secret. Every error survives pickl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 
 class PersonalizeError(Exception):
@@ -65,11 +66,36 @@ class PersonalizeError(Exception):
         return _rebuild, (type(self), self.args, dict(self.__dict__))
 
 
+E = TypeVar("E", bound=PersonalizeError)
+
+
+def bare(error: E) -> E:
+    """Returns the error without the frames that it went through: their locals hold ids and payloads.
+
+    Tools that print tracebacks with locals (Sentry, rich) would show them. What is left is the frame that raises it
+    next, and the causes, bare as well.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen.__context__ = None
+        seen = seen.__cause__
+    return error
+
+
 def _rebuild(kind: type[PersonalizeError], args: tuple[Any, ...], state: dict[str, Any]) -> PersonalizeError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def duplicate(error: PersonalizeError) -> PersonalizeError:
+    """Returns the same error for another caller: with its own traceback, notes and cause."""
+    twin = _rebuild(type(error), error.args, dict(error.__dict__))
+    if isinstance(error.__cause__, PersonalizeError):
+        twin.__cause__ = duplicate(error.__cause__)
+    return twin
 
 
 class ConfigurationError(PersonalizeError, ValueError):
@@ -96,6 +122,10 @@ class DeadlineExceededError(NoAnswerError, TimeoutError):
 
 class ConnectionFailedError(NoAnswerError):
     """The connection, or the exchange on it, failed."""
+
+
+class NotAskedError(NoAnswerError):
+    """Nothing was sent: the circuit is open, too many fetches are in flight, or the client was closed meanwhile."""
 
 
 class BadReplyError(NoAnswerError):

@@ -80,7 +80,7 @@ class Event:
     attributes: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"Event({self.action.name})"
+        return f"Event({Action(self.action).name if self.action in set(Action) else '?'})"
 
 
 def event_uuid_for(*parts: str | int) -> str:
@@ -152,4 +152,4 @@ def check_timezone_offset(offset: object) -> int:
     """
     if not isinstance(offset, int) or isinstance(offset, bool) or abs(offset) > MAX_TIMEZONE_OFFSET:
         raise InvalidInputError("user_timezone_offset must be whole seconds from -54000 to 54000 (19800 for IST)")
-    return offset
+    return int(offset)  # a plain one: an enum's would be as long as its name

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64encode
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from email.utils import parsedate_to_datetime
 from math import inf
 from typing import Final, Literal, NoReturn, cast
@@ -21,7 +21,7 @@ import anyio
 import attrs
 import httpx
 
-from ._config import Settings, current_api_key
+from ._config import Secret, Settings, current_api_key
 from ._effects import Effects
 from ._errors import (
     ApiError,
@@ -37,6 +37,7 @@ from ._errors import (
     UnexpectedStatusError,
 )
 from ._version import __version__
+from .core.breaker import Quota
 from .core.wire import read_error
 from .http2 import Http2Transport, Lane, Route
 
@@ -52,12 +53,14 @@ class Call:
         target: Path and query below the base URL.
         body: JSON, or nothing.
         lane: Bulk makes room for interactive on the shared connection.
+        on_quota: Told what every reply tells of the quota, errors included.
     """
 
     method: Literal["GET", "POST"]
     target: str
     body: bytes = b""
     lane: Lane = Lane.INTERACTIVE
+    on_quota: Callable[[Quota], None] | None = None
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -84,6 +87,7 @@ class Exchange:
         self._effects = effects
         self._headers: list[tuple[bytes, bytes]] | None = None
         self._routes: dict[tuple[str, str], Route] = {}  # prepared requests: their headers are encoded once
+        self._credentials = Secret.of("")
         self.credentials_changed = 0  # how often the key was found to be another
 
     async def request(self, call: Call, *, deadline: float) -> bytes:
@@ -102,25 +106,33 @@ class Exchange:
         """
         if self._headers is None:
             await self._authorize()
+        headers = self._headers
         reply = await self._exchange(call, deadline)
+        if call.on_quota is not None and (quota := read_quota(reply.headers, self._effects.wall)) is not None:
+            call.on_quota(quota)
         if 200 <= reply.status < 300:
             return reply.body
-        if reply.status in (401, 403):
-            self._ask_for_the_key_again()
+        if reply.status in (401, 403) and self._headers is headers and callable(self._settings.api_key):
+            self._headers = None  # ask for the key again
+            self._routes.clear()
         raise self._error(reply, call)
 
+    async def renew(self) -> None:
+        """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""
+        if self._headers is None:
+            await self._authorize()
+
     async def _exchange(self, call: Call, deadline: float) -> Reply:
-        late = DeadlineExceededError("no answer within the deadline", attempts=1)
-        failure: PersonalizeError = late
         try:
             if isinstance(self._transport, Http2Transport):
                 return await self._multiplexed(self._transport, call, deadline)
             with anyio.CancelScope(deadline=deadline):
                 return await self._read(await self._transport.handle_async_request(self._request(call, deadline)))
+            failure: PersonalizeError = DeadlineExceededError("no answer within the deadline", attempts=1)
         except PersonalizeError as error:
             failure = error
         except httpx.TimeoutException:
-            failure = late
+            failure = DeadlineExceededError("no answer within the deadline", attempts=1)
         except httpx.DecodingError:
             failure = BadReplyError("the reply's content coding is broken, or more than is accepted", attempts=1)
         except Exception as error:  # whatever a transport raises
@@ -167,7 +179,8 @@ class Exchange:
         key = await current_api_key(self._settings.api_key)
         workspace = self._settings.workspace_id
         credentials = b64encode(f"{workspace.reveal()}:{key.reveal()}".encode())
-        self.credentials_changed += 1
+        self.credentials_changed += credentials.decode() != self._credentials.reveal()
+        self._credentials = Secret.of(credentials.decode())
         self._headers = [
             (b"authorization", b"Basic " + credentials),
             (b"moe-appkey", workspace.reveal().encode()),
@@ -177,14 +190,9 @@ class Exchange:
             (b"user-agent", f"moengage-personalize-python/{__version__}".encode()),
         ]
 
-    def _ask_for_the_key_again(self) -> None:
-        if callable(self._settings.api_key):
-            self._headers = None
-            self._routes.clear()
-
     def _error(self, reply: Reply, call: Call) -> ApiError:
         kind = _KINDS.get(reply.status) or (ServerError if reply.status >= 500 else UnexpectedStatusError)
-        text = read_error(reply.body, call.body)
+        text = read_error(reply.body, call.body, secrets=[self._settings.workspace_id.reveal()])
         said = ": ".join(part for part in (text.title, text.description) if part)
         return kind(
             f"MoEngage answered {reply.status}{' ' if said else ''}{said}",
@@ -251,6 +259,22 @@ def retry_after(headers: httpx.Headers, wall: float) -> float | None:
         seconds = float(reset[:12])
         return max(0.0, seconds - wall) if seconds > 1e6 else seconds
     return None
+
+
+def read_quota(headers: Sequence[tuple[bytes, bytes]], wall: Callable[[], float]) -> Quota | None:
+    """Returns what a reply tells of the quota, if it does (`x-ratelimit-*`; api-facts.md, section 1.6)."""
+    told = {name.lower(): value.decode("latin-1") for name, value in headers if name[:11].lower() == b"x-ratelimit"}
+    remaining = _whole(told.get(b"x-ratelimit-remaining"))
+    limit = _whole(told.get(b"x-ratelimit-limit"))
+    if remaining is None and limit is None:
+        return None
+    reset = _whole(told.get(b"x-ratelimit-reset"))
+    return Quota(limit, remaining, None if reset is None else max(0.0, reset - wall()) if reset > 1e6 else float(reset))
+
+
+def _whole(text: str | None) -> int | None:
+    text = (text or "").strip()
+    return int(text[:12]) if text.isascii() and text.isdigit() else None
 
 
 def _epoch(text: str) -> float | None:

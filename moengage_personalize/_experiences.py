@@ -11,20 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import attrs
 
 from ._errors import PersonalizeError
 
 T = TypeVar("T")
-Source = Literal["network", "default"]
+Source = Literal["network", "cache", "stale", "default"]
+
+
+class Observer(Protocol):
+    """Counts what does not fit."""
+
+    def saw(self, key: str, path: str, wanted: str) -> None: ...
 
 
 class Reason(StrEnum):
     """Why an experience looks as it does."""
 
     MATCHED = "matched"
+    CACHED = "cached"
+    STALE = "stale"
 
     # MoEngage answered, and not with this experience.
     NO_MATCH = "no match"
@@ -36,6 +44,7 @@ class Reason(StrEnum):
     NOT_ACTIVE = "not active"
     EXPIRED = "expired"
     PERSONALIZATION_FAILED = "personalization failed"
+    DECODE_ERROR = "decode error"
 
     # MoEngage did not answer usefully; `Experiences.error` has the error.
     TIMEOUT = "timeout"
@@ -46,6 +55,9 @@ class Reason(StrEnum):
     BAD_REPLY = "bad reply"
 
     # We did not ask.
+    OPEN_CIRCUIT = "open circuit"
+    OVERLOADED = "overloaded"
+    CLOSED = "closed"
     DISABLED = "disabled"
     PAUSED = "paused"
 
@@ -58,10 +70,12 @@ class Experience:
         key: The experience key, as it was asked.
         matched: Whether MoEngage served it.
         reason: Why it was, or was not.
-        source: Where it came from: `"network"`, or `"default"` when there is no answer and the page's own values apply.
+        source: Where it came from: `"network"`; `"cache"`; `"stale"`, out of date but better than nothing; or
+            `"default"` when there is no answer and the page's own values apply.
         age: Seconds since the answer arrived.
         payload: The variables, decoded by their `data_type`.
         undecodable: Variables whose value does not fit its `data_type`, with the reason.
+        trouble: What stood in the way of a newer answer, if this one is stale.
     """
 
     key: str
@@ -70,9 +84,11 @@ class Experience:
     age: float = 0.0
     payload: Mapping[str, Any] = attrs.field(factory=dict)
     undecodable: Mapping[str, str] = attrs.field(factory=dict)
+    trouble: Reason | None = None
     _context: Mapping[str, Any] | None = None
     # How the context travels, or the admission that says why it does not: found out at most once, by core/wire.
-    wire_context: object = attrs.field(default=None, init=False)
+    wire_context: object = attrs.field(default=None)
+    drifts: Observer | None = attrs.field(default=None)  # who counts what does not fit
 
     @property
     def matched(self) -> bool:
@@ -81,7 +97,7 @@ class Experience:
     @property
     def context(self) -> dict[str, Any]:
         """A copy of MoEngage's `experience_context`, to be handed to a browser and back. Empty if unmatched."""
-        return dict(self._context or {})
+        return _own(self._context or {})  # type: ignore[no-any-return]
 
     @overload
     def get(self, name: str) -> Any: ...
@@ -102,7 +118,10 @@ class Experience:
             return value
         if type(default) is float and type(value) is int:
             return float(value)
-        return value if isinstance(value, type(default)) and not isinstance(value, bool) else default
+        if isinstance(value, type(default)) and not isinstance(value, bool):
+            return value
+        self._drifted(name, type(default))
+        return default
 
     def decode(self, kind: type[T], *, default: T) -> T:
         """Builds an object of the caller's class from the variables, or returns the default.
@@ -112,9 +131,48 @@ class Experience:
                 unknown variables are ignored.
             default: What to return if the experience was not served or does not fit.
         """
-        from ._decode import build  # cattrs takes 40 ms to import; only those who decode pay
+        if not self.matched:
+            return default
+        from ._decode import Misfit, build  # cattrs takes 40 ms to import; only those who decode pay
 
-        return build(kind, self.payload, default) if self.matched else default
+        built = build(kind, self.payload)
+        if isinstance(built, Misfit):
+            self._drifted(built.path, kind)
+            return default
+        return built
+
+    def explain(self) -> str:
+        """Returns in a few lines why this visitor got this, and what to look at. Holds no value and no id."""
+        from ._explain import explain
+
+        return explain(self)
+
+    def handed(
+        self,
+        *,
+        reason: Reason | None = None,
+        source: Source = "network",
+        age: float = 0.0,
+        trouble: Reason | None = None,
+        drifts: Observer | None = None,
+    ) -> Experience:
+        """Returns a copy that shares nothing that can be changed."""
+        return Experience(
+            key=self.key,
+            reason=reason or self.reason,
+            source=source,
+            age=age,
+            payload=_own(self.payload),
+            undecodable=dict(self.undecodable) if self.undecodable else {},
+            trouble=trouble,
+            context=self._context,
+            wire_context=self.wire_context,
+            drifts=drifts,
+        )
+
+    def _drifted(self, path: str, wanted: type) -> None:
+        if self.drifts is not None:
+            self.drifts.saw(self.key, path, wanted.__name__)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Experience):
@@ -125,10 +183,19 @@ class Experience:
         return hash((self.key, self.reason))
 
     def _identity(self) -> tuple[object, ...]:
-        return self.key, self.reason, self.source, self.age, self.payload, self.undecodable, self._context
+        return (
+            self.key, self.reason, self.source, self.age, self.payload, self.undecodable, self.trouble, self._context
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<Experience {self.key!r} {self.reason.value}, {len(self.payload)} variables from {self.source}>"
+
+
+def _own(value: Any) -> Any:
+    """A copy of a JSON value."""
+    if isinstance(value, dict):
+        return {name: _own(item) if isinstance(item, dict | list) else item for name, item in value.items()}
+    return [_own(item) for item in value] if isinstance(value, list) else value
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -136,11 +203,16 @@ class Experiences(Mapping[str, Experience]):
     """The experiences that were asked for, by key; a key that was not asked is a `KeyError`.
 
     Attributes:
-        error: Their trouble, if there was any. Entries that it concerns are unmatched.
+        error: Their trouble, if a key has no answer because of it, not even a stale one.
     """
 
     _entries: Mapping[str, Experience]
     error: PersonalizeError | None = None
+
+    def explain(self) -> str:
+        """Returns in a few lines why this visitor got this."""
+        lines = [entry.explain() for entry in self._entries.values()]
+        return "\n".join([*lines, f"error: {type(self.error).__name__}: {self.error}"] if self.error else lines)
 
     def raise_for_error(self) -> Experiences:
         """Raises `error` if there is one; returns itself otherwise."""

@@ -29,6 +29,7 @@ from ._errors import (
 )
 from ._exchange import Call, Exchange
 from ._report import Condition, DropReason
+from ._spooling import Spooling
 from .core.batch import Batch, State
 from .core.buffer import Buffer, Fate
 from .core.circuit import Circuit
@@ -62,6 +63,7 @@ class Pump:
         batching: Its policy.
         retrying: Its policy.
         effects: The wall clock and chance.
+        spooling: What makes events outlive the process, if anything does.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Pump:
         batching: BatchPolicy,
         retrying: RetryPolicy,
         effects: Effects,
+        spooling: Spooling | None = None,
     ) -> None:
+        self._spooling = spooling
         self._buffer = buffer
         self._circuit = circuit
         self._exchange = exchange
@@ -119,14 +123,23 @@ class Pump:
     async def run(self) -> None:
         try:
             with self._scope:
-                async with anyio.create_task_group() as senders:
-                    while not (self._closing and not self._buffer.waiting):
-                        batch = await self._next_batch()
-                        if batch is not None:
-                            senders.start_soon(self._deliver, batch)
+                async with anyio.create_task_group() as refilling:
+                    if self._spooling is not None:
+                        refilling.start_soon(self._spooling.run, self._sleep, self.wake)
+                    async with anyio.create_task_group() as senders:
+                        while not self._closing or self._buffer.pending > self._buffer.in_flight:
+                            batch = await self._next_batch()
+                            if batch is not None:
+                                senders.start_soon(self._deliver, batch)
+                    refilling.cancel_scope.cancel()
         finally:
             self._buffer.abandon(DropReason.CLOSED)
+            self._release()
             self.wake()
+
+    def _release(self) -> None:
+        if self._spooling is not None:
+            self._spooling.release()
 
     async def _next_batch(self) -> Batch | None:
         due = inf if self._circuit.paused else self._buffer.due()
@@ -135,6 +148,7 @@ class Pump:
             return None
         await self._slots.acquire()
         batch = self._buffer.take(self._effects.wall(), max_bytes=self._circuit.ceiling)
+        self._release()
         if batch is None:
             self._slots.release()
         return batch
@@ -144,7 +158,7 @@ class Pump:
             await self._changed.wait()
 
     async def _deliver(self, batch: Batch) -> None:
-        delivery = Delivery(batch, self._circuit, self._retrying, time_to_live=self._batching.time_to_live)
+        delivery = Delivery(self._unforgotten(batch), self._circuit, self._retrying, self._batching)
         try:
             await self._drive(delivery)
         except Exception as error:  # the core promises not to; nothing may be lost in silence
@@ -155,6 +169,21 @@ class Pump:
             self.attributes_refused += delivery.attributes_refused
             self.wake()
 
+    def _unforgotten(self, batch: Batch) -> Batch:
+        if self._spooling is None:
+            return batch
+        forgotten = {
+            record
+            for element in batch.elements
+            for record in element.records
+            if self._spooling.is_forgotten(element.customer, record)
+        }
+        if not forgotten:
+            return batch
+        self._buffer.settle(forgotten, Fate.FORGOTTEN)
+        self._release()
+        return batch.only(set(batch.records) - forgotten)
+
     async def _drive(self, delivery: Delivery) -> None:
         sending = True
         try:
@@ -163,9 +192,8 @@ class Pump:
                 match command:
                     case Send(batch):
                         await self._send(delivery, batch)
-                    case Settle(records, fate, reason):
-                        self._buffer.settle(records, fate, reason)
-                        self.wake()
+                    case Settle():
+                        await self._settle(command)
                     case Sleep(until, parked):
                         if self._scope.deadline <= until < inf:
                             return  # closing, and its turn comes too late
@@ -183,6 +211,13 @@ class Pump:
         finally:
             if sending:
                 self._slots.release()
+
+    async def _settle(self, settled: Settle) -> None:
+        self._buffer.settle(settled.records, settled.fate, settled.reason)
+        self._release()
+        self.wake()
+        if settled.fate is Fate.REJECTED and self._spooling is not None:
+            await self._spooling.bury(settled.records, settled.rejection)
 
     async def _sleep_until_ready(self, delivery: Delivery) -> None:
         closing = self._closing

@@ -84,6 +84,15 @@ class Stats(DeliveryReport):
         event_requests: Requests to the events endpoint.
         fetches: Calls of `fetch` and `fetch_all`.
         fetch_requests: Requests to the fetch endpoint.
+        fetches_merged: Calls that caused no request, since they shared one that had not left.
+        fetches_joined: The same, with one that was in flight.
+        fetches_cached: Calls that were answered from the cache alone.
+        fetches_refused: Calls that caused no request, since the circuit, the quota or `max_in_flight` forbade it.
+        stale_answers: Answers that were out of date, and given because MoEngage gave none.
+        late_answers: Answers that arrived when nobody waited any more, and were kept.
+        circuit_openings: How often the circuit opened.
+        drifts: Variables whose value did not fit what the code expected.
+        drifts_by_path: The same by `key.variable.…`.
         retries: Requests that repeated another.
         connections_opened: By the SDK's own transport; 0 with any other.
         paused: Calls of `track_*` while paused; not offered.
@@ -97,11 +106,48 @@ class Stats(DeliveryReport):
     event_requests: int = 0
     fetches: int = 0
     fetch_requests: int = 0
+    fetches_merged: int = 0
+    fetches_joined: int = 0
+    fetches_cached: int = 0
+    fetches_refused: int = 0
+    stale_answers: int = 0
+    late_answers: int = 0
+    circuit_openings: int = 0
+    drifts: int = 0
+    drifts_by_path: Mapping[str, int] = attrs.field(factory=dict)
     retries: int = 0
     connections_opened: int = 0
     paused: int = 0
     closed: int = 0
     disabled: int = 0
+
+    @property
+    def requests_saved(self) -> int:
+        """Calls that were answered without a request of their own."""
+        return self.fetches_merged + self.fetches_joined + self.fetches_cached
+
+
+@attrs.frozen(kw_only=True)
+class Forgotten:
+    """What `forget` dropped, and what it came too late for.
+
+    Attributes:
+        experiences: Answers that were kept.
+        events: Events that were waiting in this process.
+        spooled: Events in this process's spool files beyond those.
+        dead_letters: Rejected events that the spool had kept.
+        other_processes: Living processes on the same spool; each forgets within its sync interval.
+        fetches_in_flight: Requests under way; their answers reach who waits for them, and are not kept.
+        events_in_flight: Events that had left.
+    """
+
+    experiences: int = 0
+    events: int = 0
+    spooled: int = 0
+    dead_letters: int = 0
+    other_processes: int = 0
+    fetches_in_flight: int = 0
+    events_in_flight: int = 0
 
 
 class Condition(StrEnum):

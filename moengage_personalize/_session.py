@@ -15,7 +15,7 @@ import attrs
 from ._errors import InvalidInputError
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_HOURS = frozenset(f"{hour:02d}" for hour in range(24))
+_HOURS = tuple(f"{hour:02d}" for hour in range(24))
 
 # The Data API refuses these (api-facts.md, section 1.3); that Personalize does is inferred, so they warn.
 RESERVED_CUSTOMER_IDS = frozenset("unknown guest null 0 1 true false na n/a none -1 id customer_id uid user_id".split())
@@ -39,7 +39,7 @@ def _address(_: object, __: object, value: str | None) -> None:
     if value is None:
         return
     try:
-        parse_address(value if isinstance(value, str) else "")
+        parse_address(value if isinstance(value, str) and "%" not in value else "")  # a zone is this machine's matter
     except ValueError:
         raise InvalidInputError("ip_address must be an IPv4 or IPv6 address") from None
 

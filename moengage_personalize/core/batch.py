@@ -47,6 +47,7 @@ class Record:
         accepted_wall: Epoch seconds, for the time to live.
         size: Bytes of action and attributes.
         state: Where it is.
+        ticket: Where the spool keeps it, if it does.
     """
 
     seq: int
@@ -60,6 +61,7 @@ class Record:
     accepted_wall: float
     size: int
     state: State = State.WAITING
+    ticket: int | None = None
 
 
 @attrs.frozen(eq=False, repr=False)

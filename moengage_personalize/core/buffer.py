@@ -14,21 +14,26 @@ Invariants:
 
 * A UUID is known while it is waiting, in flight, or among the last `dedup_window` delivered and rejected ones. A
   dropped one may come again.
-* `pending` and `pending_bytes` count waiting and in flight, and keep within their bounds after every call.
+* `in_memory` and `pending_bytes` count waiting and in flight, and keep within their bounds after every call.
 * Under pressure the oldest waiting impression goes first. A click is never shed; if there is nothing to shed, the
   newcomer is turned away at the door.
 * A shed event hands its user attributes to its customer's next waiting event, if there is one.
+* With a journal (a spool), an accepted event has a ticket. Then nothing is shed: what finds no room in memory is
+  *spilled*, kept by its ticket alone, and comes back in order; and what is left at the end stays pending, for the next
+  process. Every ticket of a settled event is released, once.
 * The balance of `_report` holds after every call.
 
-Every call is synchronous, O(1) amortized (take and settle: per event; a new lane: O(log lanes)).
+`pending` includes what is spilled, the bounds do not. Every call is synchronous, O(1) amortized (take and settle: per
+event; a new lane: O(log lanes)).
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -70,6 +75,25 @@ class Fate(Enum):
     FORGOTTEN = "forgotten"
 
 
+Journal = Callable[[bytes, str, bool, bytes, Attributes | None, int | None, float], int | None]
+"""Makes an event outlive the process: customer, UUID, impression, action, attributes, offset, epoch seconds of its
+acceptance; returns a ticket, or None if that is not possible now."""
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Journaled:
+    """An accepted event, as a journal gives it back."""
+
+    ticket: int
+    customer_id: str
+    event_uuid: str
+    action: bytes
+    impression: bool
+    attributes: Attributes | None
+    offset: int | None
+    accepted_wall: float
+
+
 @attrs.define(eq=False)
 class Barrier:
     """What a flush waits for: every event accepted up to `mark`.
@@ -88,6 +112,10 @@ class Buffer:
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
+        self.journal: Journal | None = None
+        self.released: list[int] = []  # tickets of settled events; whoever owns the journal takes them away
+        self._spilled: deque[tuple[int, int]] = deque()  # (seq, ticket), oldest first
+        self._journaled = 0  # events in memory with a ticket
         self._seq = 0
         self._known: dict[str, Record | None] = {}  # None: settled, and still in the dedup window
         self._settled: deque[str] = deque()
@@ -100,10 +128,11 @@ class Buffer:
         self._barriers: list[Barrier] = []
         self._draining = False
         self.stirred = False  # something became due earlier than whoever sleeps on `due` can know; the reader clears it
-        self.pending = 0
+        self.in_memory = 0
         self.pending_bytes = 0
         self.waiting = 0
         self.accepted = self.duplicate = self.unmatched = self.refused = self.dropped_at_the_door = 0
+        self.recovered = self.replayed = 0
         self.delivered = self.rejected = self.forgotten = 0
         self.dropped: Counter[DropReason] = Counter()
 
@@ -133,16 +162,34 @@ class Buffer:
         if near and REQUEST_SIZE + element_size(lane.customer, offset) + size > policy.max_bytes:
             self.refused += 1
             return Admission.REFUSED
-        self._lanes[customer_id] = lane
+        self.accepted += 1
         self._seq = seq = self._seq + 1
+        if self.journal is None:
+            ticket = None
+        else:
+            ticket = self.journal(lane.customer, event_uuid, impression, action, attributes, offset, wall)
+            if ticket is not None and (self._spilled or not self._has_room(size)):
+                self._spill(seq, event_uuid, ticket)
+                return Admission.ACCEPTED
         record = Record(seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size)
-        self._known[event_uuid] = record
-        if impression:
+        if ticket is not None:
+            record.ticket = ticket
+            self._journaled += 1
+        self._admit(record)
+        if self.in_memory > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+            return self._make_room(record)
+        return Admission.ACCEPTED
+
+    def _admit(self, record: Record) -> None:
+        policy, lane, size = self._policy, record.lane, record.size
+        self._lanes[lane.customer_id] = lane
+        self._known[record.event_uuid] = record
+        if record.impression:
             self._impressions.append(record)
         lane.waiting.append(record)
         lane.waiting_bytes += size
         self.waiting += 1
-        self.pending += 1
+        self.in_memory += 1
         self.pending_bytes += size
         if not lane.in_flight:
             if len(lane.waiting) == 1:
@@ -153,14 +200,10 @@ class Buffer:
                 filled = self._ready_bytes >= policy.max_bytes > self._ready_bytes - size
                 if filled or self._ready_actions == policy.max_actions:
                     self.stirred = True
-        self.accepted += 1
-        if self.pending > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
-            return self._make_room(record)
-        return Admission.ACCEPTED
 
     def _make_room(self, newcomer: Record) -> Admission:
         policy = self._policy
-        while self.pending > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+        while self.in_memory > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
             victim = self._oldest_impression()
             if victim is None or victim is newcomer:
                 self._withdraw(newcomer)
@@ -230,18 +273,21 @@ class Buffer:
 
     def _expire(self, lane: Lane, wall: float) -> bool:
         oldest = lane.waiting[0]
-        if wall - oldest.accepted_wall <= self._policy.time_to_live:
+        if wall - oldest.accepted_wall <= self._policy.lifetime(spooled=oldest.ticket is not None):
             return False
         self._withdraw(oldest)
         self.dropped[DropReason.EXPIRED] += 1
         return True
 
     def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
-        """Ends events that are in flight."""
+        """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
         for record in records:
             record.state = State.SETTLED
-            self._count_settled(record)
-            self._remember(record, fate)
+            self._count_settled(record, released=fate is not Fate.REJECTED)
+            if fate in (Fate.DELIVERED, Fate.REJECTED):
+                self._remember(record.event_uuid)
+            else:
+                del self._known[record.event_uuid]
             match fate:
                 case Fate.DELIVERED:
                     self.delivered += 1
@@ -260,8 +306,8 @@ class Buffer:
                     del self._lanes[lane.customer_id]
 
     def abandon(self, reason: DropReason) -> None:
-        """Drops everything that is still pending: the end."""
-        for record in [record for record in self._known.values() if record is not None]:
+        """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
+        for record in [record for record in self._known.values() if record is not None and record.ticket is None]:
             if record.state is State.WAITING:
                 self._withdraw(record)
                 self.dropped[reason] += 1
@@ -278,7 +324,91 @@ class Buffer:
             record.attributes = None
             self._withdraw(record)
         self.forgotten += waiting
+        self._trim_impressions()
         return waiting, in_flight
+
+    # ── with a journal ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def pending(self) -> int:
+        return self.in_memory + len(self._spilled)
+
+    @property
+    def in_flight(self) -> int:
+        return self.in_memory - self.waiting
+
+    @property
+    def spooled(self) -> int:
+        return self._journaled + len(self._spilled)
+
+    @property
+    def wants(self) -> int:
+        """How many events there is room for: none until half of the bound is free, then that half."""
+        policy = self._policy
+        room = policy.max_pending - self.in_memory
+        return room if 2 * room >= policy.max_pending and 2 * self.pending_bytes <= policy.max_pending_bytes else 0
+
+    def _has_room(self, size: int) -> bool:
+        policy = self._policy
+        return self.in_memory < policy.max_pending and self.pending_bytes + size <= policy.max_pending_bytes
+
+    def _spill(self, seq: int, event_uuid: str, ticket: int) -> None:
+        self._spilled.append((seq, ticket))
+        self._remember(event_uuid)
+
+    def spilled(self, count: int) -> list[int]:
+        """Returns the oldest tickets that are kept without their events, to be read and given to `unspill`."""
+        return [ticket for _, ticket in islice(self._spilled, count)]
+
+    def unspill(self, tickets: Sequence[int], events: Sequence[Journaled | None]) -> None:
+        """Takes events back into memory; a None is one that the journal has lost or forgotten.
+
+        Args:
+            tickets: What `spilled` returned.
+            events: What the journal said of each.
+        """
+        for ticket, event in zip(tickets, events, strict=True):
+            seq, expected = self._spilled.popleft()
+            assert ticket == expected, "spilled tickets come back in order"  # noqa: S101
+            if event is None:
+                self._pass_barriers(seq)
+                self.forgotten += 1
+                self.released.append(ticket)
+            else:
+                self._admit(self._record(seq, event))
+
+    def recover(self, event: Journaled, *, replayed: bool = False) -> bool:
+        """Takes on an event of an earlier process, or a dead letter; False if it is known already."""
+        known = self._known.get(event.event_uuid, self)
+        if isinstance(known, Record) or (known is None and not replayed):  # a rejected one may be tried again
+            self.released.append(event.ticket)
+            return False
+        self.recovered += not replayed
+        self.replayed += replayed
+        self._seq += 1
+        self._admit(self._record(self._seq, event))
+        return True
+
+    def _record(self, seq: int, event: Journaled) -> Record:
+        lane = self._lanes.get(event.customer_id)
+        if lane is None:
+            lane = Lane(event.customer_id, encode(event.customer_id, "customer_id"))
+        size = len(event.action) + attributes_size(event.attributes)
+        self._journaled += 1
+        return Record(
+            seq,
+            event.event_uuid,
+            lane,
+            event.action,
+            event.impression,
+            event.attributes,
+            event.offset,
+            -inf,  # it has lingered long enough
+            event.accepted_wall,
+            size,
+            State.WAITING,
+            event.ticket,
+        )
 
     # ── flushing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -317,11 +447,14 @@ class Buffer:
             "unmatched": self.unmatched,
             "refused": self.refused,
             "dropped_at_the_door": self.dropped_at_the_door,
+            "recovered": self.recovered,
+            "replayed": self.replayed,
             "delivered": self.delivered,
             "rejected": self.rejected,
             "dropped": self.dropped.total(),
             "forgotten": self.forgotten,
             "pending": self.pending,
+            "spooled": self.spooled,
             "dropped_by_reason": {reason.value: count for reason, count in self.dropped.items()},
         }
 
@@ -330,7 +463,8 @@ class Buffer:
 
     def __repr__(self) -> str:
         return (
-            f"<Buffer {self.waiting} waiting, {self.pending - self.waiting} in flight, {self.pending_bytes} bytes,"
+            f"<Buffer {self.waiting} waiting, {self.in_flight} in flight, {self.pending_bytes} bytes,"
+            f"{f' {len(self._spilled)} spilled,' if self._spilled else ''}"
             f" {len(self._lanes)} customers, {self._ready_lanes} ready>"
         )
 
@@ -341,7 +475,9 @@ class Buffer:
         self._ready_lanes += 1
         self._ready_actions += len(lane.waiting)
         self._ready_bytes += lane.waiting_bytes
-        if self._ready_lanes in (1, self._policy.max_elements) or self._ready_bytes >= self._policy.max_bytes:
+        policy = self._policy
+        full = self._ready_bytes >= policy.max_bytes or self._ready_actions >= policy.max_actions
+        if full or self._ready_lanes in (1, policy.max_elements):
             self.stirred = True
         if len(self._ready) > 2 * self._ready_lanes + 64:
             self._ready = [
@@ -408,17 +544,26 @@ class Buffer:
         if not lane.in_flight:
             self._ready_bytes += growth
 
-    def _count_settled(self, record: Record) -> None:
-        self.pending -= 1
+    def _count_settled(self, record: Record, *, released: bool = True) -> None:
+        self.in_memory -= 1
         self.pending_bytes -= record.size
-        for barrier in self._barriers:
-            barrier.remaining -= record.seq <= barrier.mark
+        if record.ticket is not None:
+            self._journaled -= 1
+            if released:
+                self.released.append(record.ticket)
+        self._pass_barriers(record.seq)
 
-    def _remember(self, record: Record, fate: Fate) -> None:
-        if fate in (Fate.DROPPED, Fate.FORGOTTEN) or not self._policy.dedup_window:
-            del self._known[record.event_uuid]
+    def _pass_barriers(self, seq: int) -> None:
+        for barrier in self._barriers:
+            barrier.remaining -= seq <= barrier.mark
+
+    def _remember(self, event_uuid: str) -> None:
+        if not self._policy.dedup_window:
+            self._known.pop(event_uuid, None)
             return
-        self._known[record.event_uuid] = None
-        self._settled.append(record.event_uuid)
+        self._known[event_uuid] = None
+        self._settled.append(event_uuid)
         if len(self._settled) > self._policy.dedup_window:
-            self._known.pop(self._settled.popleft(), None)
+            oldest = self._settled.popleft()
+            if self._known.get(oldest, self) is None:  # and not back in memory
+                del self._known[oldest]

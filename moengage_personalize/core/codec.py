@@ -1,13 +1,15 @@
 """JSON, by orjson where it is installed and by the standard library elsewhere, with one outcome.
 
-Invariant: both accept the same values and mean the same by them (a test compares them). Text must be encodable as
-UTF-8, numbers must be finite, and what JSON has no word for is refused rather than guessed. Errors are fresh: theirs
-would quote the payload.
+Invariant: both accept the same values and mean the same by them, in both directions (a test compares them). Text must
+be encodable as UTF-8, numbers must be finite (as a double, which is what a reader makes of them), and what JSON has no
+word for is refused rather than guessed. An integer beyond 64 bits leaves as it is and arrives as a float. Errors are
+fresh: theirs would quote the payload.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from math import isfinite
 from typing import Any
@@ -20,7 +22,8 @@ except ImportError:  # pragma: no cover - one of the two test runs
     orjson = None  # type: ignore[assignment]
 
 _plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_SCALARS = frozenset({str, int, bool, type(None)})
+_SCALARS = frozenset({bool, type(None)})
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def encode(value: Any, what: str) -> bytes:
@@ -47,6 +50,8 @@ def _is_json(value: Any, depth: int) -> bool:
         return value.isascii() or _encodable(value)
     if kind in _SCALARS:
         return True
+    if kind is int:
+        return bool(value.bit_length() < 1_024)
     if kind is float:
         return isfinite(value)
     if depth == 64:
@@ -75,6 +80,30 @@ def _orjson_dumps(value: Any) -> bytes:
         return _stdlib_dumps(value)
 
 
+def _stdlib_loads(data: bytes | str) -> Any:
+    text = data.decode() if isinstance(data, bytes) else data
+    value = _decoder.decode(text)
+    if _SURROGATE.search(text):
+        _plain(value).encode()  # raises if one of them is alone
+    return value
+
+
+def _float(digits: str) -> float:
+    if not isfinite(number := float(digits)):
+        raise ValueError("not finite")
+    return number
+
+
+def _int(digits: str) -> int | float:
+    number = int(digits)
+    return number if -(1 << 63) <= number < 1 << 64 else _float(digits)
+
+
+def _refuse(_: str) -> None:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+_decoder = json.JSONDecoder(parse_float=_float, parse_int=_int, parse_constant=_refuse)
 _dumps: Callable[[Any], bytes] = _stdlib_dumps if orjson is None else _orjson_dumps
-loads: Callable[[bytes | str], Any] = json.loads if orjson is None else orjson.loads
+loads: Callable[[bytes | str], Any] = _stdlib_loads if orjson is None else orjson.loads
 """Decodes JSON; raises ValueError (and, for absurd depth, RecursionError)."""

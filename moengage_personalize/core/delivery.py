@@ -27,7 +27,7 @@ from typing import Final, assert_never
 
 import attrs
 
-from .._config import RetryPolicy
+from .._config import BatchPolicy, RetryPolicy
 from .._report import DropReason
 from .batch import Batch, Record
 from .buffer import Fate
@@ -127,12 +127,12 @@ class _Piece:
 class Delivery:
     """The machine. See the module's docstring."""
 
-    def __init__(self, batch: Batch, circuit: Circuit, retrying: RetryPolicy, *, time_to_live: float) -> None:
+    def __init__(self, batch: Batch, circuit: Circuit, retrying: RetryPolicy, batching: BatchPolicy) -> None:
         self._stack = [_Piece(batch)]
         self._settled: deque[Settle] = deque()
         self._circuit = circuit
         self._retrying = retrying
-        self._time_to_live = time_to_live
+        self._batching = batching
         self._failures = 0
         self._wake_at = 0.0
         self._parked = False
@@ -205,11 +205,14 @@ class Delivery:
                 return
 
     def _expire(self, piece: _Piece, wall: float) -> None:
-        expired = tuple(r for r in piece.batch.records if wall - r.accepted_wall > self._time_to_live)
+        expired = tuple(record for record in piece.batch.records if self._is_expired(record, wall))
         if expired:
             piece.batch = piece.batch.only(set(piece.batch.records) - set(expired))
             piece.sibling = None  # what is left is not what was refused
             self._settled.append(Settle(expired, Fate.DROPPED, DropReason.EXPIRED))
+
+    def _is_expired(self, record: Record, wall: float) -> bool:
+        return wall - record.accepted_wall > self._batching.lifetime(spooled=record.ticket is not None)
 
     def _split(self, piece: _Piece, *, guilty: bool = False) -> None:
         self._stack.pop()

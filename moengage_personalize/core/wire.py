@@ -19,7 +19,7 @@ import attrs
 from .._config import Identity
 from .._errors import BadReplyError, InvalidInputError
 from .._events import Admission
-from .._experiences import Experience, ExperienceMetadata, ExperiencesMetadata, Reason
+from .._experiences import Experience, ExperienceMetadata, ExperiencesMetadata, Observer, Reason
 from .._session import InSession
 from .codec import encode, loads
 
@@ -39,6 +39,8 @@ _SESSION_NAMES = {
 _OURS = frozenset({"customer_id", "identifiers", "user_identifiers", "experience_key", *_SESSION_NAMES.values()})
 _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "audience_name", "audience_id")
 
+_NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
+
 # ── fetch, out ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -48,13 +50,15 @@ def check_keys(keys: Iterable[object]) -> tuple[str, ...]:
     Raises:
         InvalidInputError: There is none, or one is not text of 1 to 50 characters.
     """
-    unique = tuple(dict.fromkeys(keys))
-    if not unique:
+    given = tuple(keys)
+    if not given:
         raise InvalidInputError("fetch needs at least one experience key; fetch_all asks for everything")
-    for key in unique:
+    for key in given:
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidInputError(f"an experience key must be text of 1 to {MAX_KEY_LENGTH} characters")
-    return unique  # type: ignore[return-value]
+        if not key.isascii():
+            encode(key, "an experience key")
+    return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
 
 
 def fetch_fields(
@@ -88,6 +92,8 @@ def fetch_fields(
 
 
 def _custom_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(attributes, Mapping):
+        raise InvalidInputError("attributes must be a mapping of names to values")
     for name, value in attributes.items():
         if not isinstance(name, str) or not name:
             raise InvalidInputError("the name of an in-session attribute must be text, and not empty")
@@ -98,9 +104,31 @@ def _custom_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     return attributes
 
 
-def fetch_body(fields: Mapping[str, Any], keys: Sequence[str] | None) -> bytes:
-    """Returns the body of one fetch. `keys` None asks for everything that the user qualifies for."""
-    return encode({**fields, "experience_key": list(keys)} if keys is not None else fields, "the fetch request")
+def encode_context_of_fetch(fields: Mapping[str, Any]) -> bytes:
+    """Returns everything of a fetch body but its keys, so that equal fields give equal bytes.
+
+    Raises:
+        InvalidInputError: It is no JSON.
+    """
+    ordered = {name: fields[name] for name in sorted(fields)}
+    for name in ("identifiers", "user_identifiers"):  # the only place where fields have fields
+        inner = ordered.get("identifiers", {}) if name == "user_identifiers" else ordered
+        if isinstance(found := inner.get(name), dict):
+            inner[name] = dict(sorted(found.items()))
+    return encode(ordered, "the fetch request")
+
+
+def fetch_body(context: bytes, keys: Sequence[str] | None) -> bytes:
+    """Returns the body of one fetch.
+
+    Args:
+        context: From `encode_context_of_fetch`.
+        keys: None asks for everything that the user qualifies for.
+    """
+    if keys is None:
+        return context
+    comma = b"" if context == b"{}" else b","
+    return b'%b%b"experience_key":%b}' % (context[:-1], comma, encode(list(keys), "the experience keys"))
 
 
 # ── fetch, in ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,12 +145,13 @@ _FAILURES = {  # the native SDKs' names (api-facts.md, section 1.2); unknown one
 }
 
 
-def read_experiences(body: bytes, keys: Sequence[str] | None) -> dict[str, Experience]:
+def read_experiences(body: bytes, keys: Sequence[str] | None, drifts: Observer | None = None) -> dict[str, Experience]:
     """Reads the answer to a fetch.
 
     Args:
         body: The body of a 200.
         keys: What was asked; each gets an entry. None: an entry for each that came.
+        drifts: Who counts what does not fit.
 
     Raises:
         BadReplyError: The body is not a JSON object with an object `experiences`.
@@ -133,7 +162,7 @@ def read_experiences(body: bytes, keys: Sequence[str] | None) -> dict[str, Exper
         raise BadReplyError("the reply has no experiences")
     failures = _failures(reply.get("failures"))
     wanted = keys if keys is not None else [key for key in served if isinstance(key, str)]
-    return {key: _experience(key, served.get(key), failures.get(key, Reason.NO_MATCH)) for key in wanted}
+    return {key: _experience(key, served.get(key), failures.get(key, Reason.NO_MATCH), drifts) for key in wanted}
 
 
 def _failures(failures: Any) -> dict[str, Reason]:
@@ -146,27 +175,42 @@ def _failures(failures: Any) -> dict[str, Reason]:
     return found
 
 
-def _experience(key: str, served: Any, otherwise: Reason) -> Experience:
+def _experience(key: str, served: Any, otherwise: Reason, drifts: Observer | None) -> Experience:
     context = served.get("experience_context") if isinstance(served, dict) else None
     payload = served.get("payload") if isinstance(served, dict) else None
     if not isinstance(context, dict) or not isinstance(payload, dict) or not (context or payload):
         strange = served is not None and not (isinstance(served, dict) and not payload and not context)
-        return Experience(key=key, reason=Reason.BAD_REPLY if strange else otherwise, source="network")
+        return Experience(key=key, reason=Reason.DECODE_ERROR if strange else otherwise, source="network")
     values: dict[str, Any] = {}
     undecodable: dict[str, str] = {}
     for name, variable in payload.items():
         try:
             values[name] = _value(variable)
         except (ValueError, RecursionError) as error:
-            undecodable[name] = str(error) if type(error) is ValueError else "not JSON"
+            undecodable[name] = str(error) if type(error) is _UndecodableError else "not JSON"
+            if drifts is not None:
+                drifts.saw(key, name, "its data_type")
     return Experience(
-        key=key, reason=Reason.MATCHED, source="network", payload=values, undecodable=undecodable, context=context
+        key=key,
+        reason=Reason.MATCHED,
+        source="network",
+        payload=values,
+        undecodable=undecodable,
+        context=context,
+        drifts=drifts,
     )
+
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?", re.ASCII)
+
+
+class _UndecodableError(ValueError):
+    """Its message is ours, and shows nothing."""
 
 
 def _value(variable: Any) -> Any:
     if not isinstance(variable, dict) or "value" not in variable:
-        raise ValueError("no value")
+        raise _UndecodableError("no value")
     value, data_type = variable["value"], variable.get("data_type")
     match data_type:
         case "string" | None:
@@ -177,7 +221,7 @@ def _value(variable: Any) -> Any:
             if isinstance(value, str):
                 value = {"true": True, "false": False}.get(value.strip().lower())
             if not isinstance(value, bool):
-                raise ValueError("not a boolean")
+                raise _UndecodableError("not a boolean")
             return value
         case "json":
             return loads(value) if isinstance(value, str) else value
@@ -187,9 +231,9 @@ def _value(variable: Any) -> Any:
 
 def _number(value: Any, data_type: str) -> int | float:
     if isinstance(value, str):
-        value = loads(value.strip()) if re.fullmatch(r"\s*[-+.0-9eE]{1,64}\s*", value) else None
+        value = loads(value) if _NUMBER.fullmatch(value := value.strip()) else None
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError(f"not a {data_type}")
+        raise _UndecodableError(f"not a {data_type}")
     return float(value) if data_type == "float" else value
 
 
@@ -204,8 +248,8 @@ def metadata_target(statuses: Iterable[str] | str | None) -> str:
     """
     if statuses is None:
         return METADATA_PATH
-    chosen = (statuses,) if isinstance(statuses, str) else tuple(statuses)
-    if not chosen or not set(chosen) <= set(STATUSES):
+    chosen = tuple(statuses) if isinstance(statuses, Iterable) and not isinstance(statuses, str) else (statuses,)
+    if not chosen or not all(status in STATUSES for status in chosen):
         raise InvalidInputError(f"status must be one or more of {', '.join(STATUSES)}, spelled so")
     return f"{METADATA_PATH}?status={','.join(chosen)}"
 
@@ -236,8 +280,8 @@ def read_metadata(body: bytes) -> ExperiencesMetadata:
     """
     import cattrs  # 40 ms; a service asks for metadata once a day
 
-    try:
-        found = cattrs.structure(_read_object(body), _MetadataReply).metadata
+    try:  # a converter of our own: the global one has whatever hooks the application gave it
+        found = cattrs.Converter().structure(_read_object(body), _MetadataReply).metadata
     except Exception as error:
         raise BadReplyError(f"the metadata cannot be read ({type(error).__name__})") from None
     entries = {
@@ -259,7 +303,7 @@ def encode_context(context: Mapping[str, Any]) -> str:
         InvalidInputError: A field is missing that MoEngage documents as required, or it is no JSON.
     """
     if not isinstance(context, Mapping):
-        raise InvalidInputError("an Experience is needed, or the experience_context that came with one")
+        raise InvalidInputError(_NO_CONTEXT)
     if missing := [name for name in _REQUIRED_CONTEXT if name not in context]:
         raise InvalidInputError(f"the experience context lacks {', '.join(missing)}: MoEngage would refuse the event")
     return encode(dict(context), "the experience context").decode()
@@ -285,7 +329,11 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
     Raises:
         InvalidInputError: An attribute's name is in the context already, or is `b_id`; or something is no JSON.
     """
-    merged = dict(context) if isinstance(context, Mapping) else {}
+    if not isinstance(context, Mapping):
+        raise InvalidInputError(_NO_CONTEXT)
+    if attributes is not None and not isinstance(attributes, Mapping):
+        raise InvalidInputError("attributes must be a mapping of names to values")
+    merged = dict(context)
     for name, value in (attributes or {}).items():
         if name in merged or name == "b_id":
             raise InvalidInputError(f"attributes must not contain {name!r}: it has a meaning of its own")
@@ -318,6 +366,17 @@ def encode_attributes(attributes: Mapping[str, Any]) -> Attributes:
     if not isinstance(attributes, Mapping) or not all(isinstance(name, str) and name for name in attributes):
         raise InvalidInputError("user_attributes must be a mapping with names of text")
     return {encode(name, "user_attributes"): encode(value, "user_attributes") for name, value in attributes.items()}
+
+
+def pack_attributes(attributes: Attributes) -> bytes:
+    """Frames attributes for a journal. JSON escapes tabs and newlines, so that they can separate."""
+    return b"\n".join(b"%b\t%b" % pair for pair in attributes.items())
+
+
+def unpack_attributes(packed: bytes) -> Attributes:
+    """Undoes `pack_attributes`."""
+    lines = (line.partition(b"\t") for line in packed.split(b"\n"))
+    return {name: value for name, _, value in lines}
 
 
 def attributes_size(attributes: Attributes | None) -> int:
@@ -365,6 +424,7 @@ def encode_events(elements: Iterable[bytes]) -> bytes:
 # ── errors, in ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _WORD = re.compile(r"[^\s\"'`:;,<>()\[\]{}=]+")
+_PART = re.compile(r"\w+")
 _VOCABULARY = frozenset(
     "elements actions action attributes customer_id identifiers user_identifiers experience_key user_attributes "
     "user_timezone_offset moe_event_uuid event_time platform experience_context experience cid moe_locale_id "
@@ -382,12 +442,14 @@ class ErrorText:
     code: str | None = None
 
 
-def read_error(body: bytes, sent: bytes) -> ErrorText:
+def read_error(body: bytes, sent: bytes, *, secrets: Iterable[str] = ()) -> ErrorText:
     """Reads an error body in its documented shape, or in one of the shapes of MoEngage's gateways; never raises.
 
     Args:
         body: The body, whatever it is.
-        sent: The request's body. A word of the error that the request carried is masked, since it may be somebody's.
+        sent: The request's body. A word of the error of which the request carried a part is masked, since it may be
+            somebody's: in another case, between other quotes, cut off or percent-encoded.
+        secrets: Further texts to mask.
     """
     try:
         reply = loads(body)
@@ -405,16 +467,42 @@ def read_error(body: bytes, sent: bytes) -> ErrorText:
         "description": reply.get("description") or nested.get("message") or reply.get("message"),
         "code": reply.get("code") or nested.get("code"),
     }
-    return ErrorText(**{name: _masked(text, sent) for name, text in found.items() if isinstance(text, str)})
+    carried = f"{_carried(sent)}{' '.join(secrets).casefold()} "
+    return ErrorText(**{name: _masked(text, carried) for name, text in found.items() if isinstance(text, str)})
 
 
-def _masked(text: str, sent: bytes) -> str:
+def _carried(sent: bytes) -> str:
+    """Returns every text and number that the request carried, but the API's own vocabulary."""
+    words: list[str] = []
+    left: list[Any] = [loads(sent)] if sent else []
+    while left:
+        match left.pop():
+            case dict() as members:
+                left += members.values()
+                words += (name for name in members if name not in _VOCABULARY)
+            case list() as items:
+                left += items
+            case leaf:
+                words += [] if leaf in _VOCABULARY else [str(leaf)]
+    return f" {' '.join(words).casefold()} "
+
+
+def _masked(text: str, carried: str) -> str:
     def mask(found: re.Match[str]) -> str:
-        word = found[0].strip(".!?")
-        carried = word and word not in _VOCABULARY and word.encode("utf-8", "replace") in sent
-        return "***" if carried else found[0]
+        return "***" if found[0] not in _VOCABULARY and _is_carried(found[0].casefold(), carried) else found[0]
 
     return _WORD.sub(mask, "".join(c if c.isprintable() else " " for c in text[:400]))
+
+
+def _is_carried(word: str, carried: str) -> bool:
+    """Whether a part of the word was in the request: a whole word there, or a piece of four characters or more."""
+    parts = [word] if not word.isascii() else []
+    parts += _PART.findall(word)
+    return any(part in carried if len(part) > 3 else _has_word(part, carried) for part in parts)
+
+
+def _has_word(part: str, carried: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(part)}(?!\w)", carried) is not None
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

@@ -23,20 +23,26 @@ if TYPE_CHECKING:
     )
     from moengage_personalize.emulator._effects import Effects
     from moengage_personalize.emulator._emulator import Emulator
+    from moengage_personalize.emulator._journal import Journal
     from moengage_personalize.emulator._ledger import Counts, Duplicate, EventRecord, Ledger, RequestRecord
     from moengage_personalize.emulator._main import main
+    from moengage_personalize.emulator._process import EmulatorProcess
     from moengage_personalize.emulator._server import Server, serve
-    from moengage_personalize.emulator._toml import load_catalogue
+    from moengage_personalize.emulator._thread import serve_in_thread
+    from moengage_personalize.emulator._toml import load_catalogue, load_scenario
     from moengage_personalize.emulator._trouble import Trouble, Troubles
 
 _HOMES = {
     "_catalogue": "Audience Catalogue Experience Network Profile Value Variation When",
     "_effects": "Effects",
     "_emulator": "Emulator",
+    "_journal": "Journal",
     "_ledger": "Counts Duplicate EventRecord Ledger RequestRecord",
     "_main": "main",
+    "_process": "EmulatorProcess",
     "_server": "Server serve",
-    "_toml": "load_catalogue",
+    "_thread": "serve_in_thread",
+    "_toml": "load_catalogue load_scenario",
     "_trouble": "Trouble Troubles",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -48,8 +54,10 @@ __all__ = [
     "Duplicate",
     "Effects",
     "Emulator",
+    "EmulatorProcess",
     "EventRecord",
     "Experience",
+    "Journal",
     "Ledger",
     "Network",
     "Profile",
@@ -61,8 +69,10 @@ __all__ = [
     "Variation",
     "When",
     "load_catalogue",
+    "load_scenario",
     "main",
     "serve",
+    "serve_in_thread",
 ]
 
 

@@ -47,7 +47,9 @@ class Application:
         if request is None:
             return
         if not request.path.startswith("/v1/"):
-            from moengage_personalize.emulator._control import control  # late: most processes never ask for it
+            from moengage_personalize.emulator._control import (
+                control,
+            )  # late: most processes never ask for it
 
             await _answer(control(self._emulator, request), send, 0.0, self._emulator)
             return
@@ -56,6 +58,8 @@ class Application:
     async def _experience(self, request: Request, scope: Message, receive: Receive, send: Send) -> None:
         """A request to one of MoEngage's endpoints."""
         emulator = self._emulator
+        if emulator.troubles.outage(emulator.effects.now()):  # our own server lets no request come this far
+            raise ConnectionRefusedError("the emulator was told to be down")
         plan = emulator.plan(request)
         if plan is UNTROUBLED:
             await _answer(emulator.handle(request), send, 0.0, emulator)
@@ -121,7 +125,9 @@ async def _answer(reply: Reply, send: Send, drip: float, emulator: "Emulator") -
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if drip:
         for place in range(len(reply.body)):
-            await send({"type": "http.response.body", "body": reply.body[place : place + 1], "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": reply.body[place : place + 1], "more_body": True}
+            )
             await emulator.effects.sleep(drip)
         await send({"type": "http.response.body", "body": b""})
     else:

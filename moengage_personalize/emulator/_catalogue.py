@@ -12,6 +12,7 @@ Invariant: `Catalogue` compiles every possible answer once, to bytes; serving jo
 import hashlib
 import ipaddress
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -28,31 +29,36 @@ MAX_OFFERINGS = 10
 
 
 def _at_most(limit: int, what: str) -> Callable[[Any, Any, Any], None]:
-    def check(_instance: object, _attribute: object, value: Any) -> None:
+    def check(_instance: object, attribute: Any, value: Any) -> None:
         if not 1 <= len(value) <= limit:
-            raise ValueError(f"needs 1 to {limit} {what}, has {len(value)}")
+            raise ValueError(f"{attribute.name}: needs 1 to {limit} {what}, has {len(value)}")
 
     return check
 
 
-def _share(_instance: object, _attribute: object, value: float) -> None:
+def _share(_instance: object, attribute: Any, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"must be a share between 0 and 1, is {value}")
+        raise ValueError(f"{attribute.name}: must be a share between 0 and 1, is {value}")
+
+
+def _weight(_instance: object, attribute: Any, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{attribute.name}: must be above 0, is {value}")
 
 
 def _length(low: int, high: int) -> Callable[[Any, Any, str], None]:
-    def check(_instance: object, _attribute: object, value: str) -> None:
+    def check(_instance: object, attribute: Any, value: str) -> None:
         if not low <= len(value) <= high:
-            raise ValueError(f"must have {low} to {high} characters, has {len(value)}")
+            raise ValueError(f"{attribute.name}: must have {low} to {high} characters, has {len(value)}")
 
     return check
 
 
 def _known(allowed: tuple[str, ...]) -> Callable[[Any, Any, tuple[str, ...]], None]:
-    def check(_instance: object, _attribute: object, values: tuple[str, ...]) -> None:
+    def check(_instance: object, attribute: Any, values: tuple[str, ...]) -> None:
         for value in values:
             if value not in allowed:
-                raise ValueError(f"{value!r} is none of {', '.join(allowed)}")
+                raise ValueError(f"{attribute.name}: {value!r} is none of {', '.join(allowed)}")
 
     return check
 
@@ -102,8 +108,13 @@ class Variation:
     """One content that an audience may be shown."""
 
     payload: Mapping[str, Value]
-    weight: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
-    name: str = ""
+    weight: float = attrs.field(default=1.0, validator=_weight)
+
+    @property
+    def summary(self) -> str:
+        """The first text of the payload: enough to recognise it by."""
+        texts = (held.value for held in self.payload.values() if held.data_type == "string")
+        return str(next(texts, ", ".join(self.payload)))[:80]
 
 
 @attrs.frozen(kw_only=True)
@@ -119,6 +130,16 @@ class When:
     hours: tuple[str, ...] = attrs.field(default=(), validator=_known(HOURS))
     devices: tuple[str, ...] = attrs.field(default=(), validator=_known(("Mobile", "Tablet", "Desktop")))
     countries: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """The criteria in words; empty for all users."""
+        parts = [
+            *(f"{name} is {' or '.join(values)}" for name, values in self.profile.items()),
+            *(f"{name} = {' or '.join(values)}" for name, values in self.attributes.items()),
+            *(" or ".join(values) for values in (self.days, self.devices, self.countries) if values),
+            *([f"hour {' or '.join(self.hours)}"] if self.hours else []),
+        ]
+        return ", ".join(parts)
 
     def holds(self, visitor: "Visitor") -> bool:
         """Whether this visitor belongs."""
@@ -156,8 +177,12 @@ class Experience:
 
     key: str = attrs.field(validator=_length(5, 50))
     audiences: tuple[Audience, ...] = attrs.field(validator=_at_most(MAX_AUDIENCES, "audiences"))
-    name: str = attrs.field(default=attrs.Factory(lambda self: self.key, takes_self=True), validator=_length(5, 256))
-    status: Status = attrs.field(default="Active", validator=attrs.validators.in_(("Active", "Paused", "Scheduled")))
+    name: str = attrs.field(
+        default=attrs.Factory(lambda self: self.key, takes_self=True), validator=_length(5, 256)
+    )
+    status: Status = attrs.field(
+        default="Active", validator=attrs.validators.in_(("Active", "Paused", "Scheduled"))
+    )
     control_group: float = attrs.field(default=0.0, validator=_share)
 
     @classmethod
@@ -167,6 +192,13 @@ class Experience:
         return cls(key=key, audiences=(Audience(variations=(variation,)),))
 
 
+def _addresses(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        return ipaddress.ip_network(cidr)
+    except ValueError as error:
+        raise ValueError(f"cidr: {error}") from error
+
+
 @attrs.frozen
 class Network:
     """A range of addresses, and the country that it stands for."""
@@ -174,7 +206,7 @@ class Network:
     cidr: str
     country: str
     addresses: ipaddress.IPv4Network | ipaddress.IPv6Network = attrs.field(
-        init=False, default=attrs.Factory(lambda self: ipaddress.ip_network(self.cidr), takes_self=True)
+        init=False, default=attrs.Factory(lambda self: _addresses(self.cidr), takes_self=True)
     )
 
 
@@ -231,15 +263,14 @@ class Catalogue:
     _compiled: dict[tuple[str, int, int], Served] = attrs.field(init=False, factory=dict, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        for experience in self.experiences:
+        for number, experience in enumerate(self.experiences):
             if experience.key in self._by_key:
-                raise ValueError(f"two experiences have the key {experience.key!r}")
+                raise ValueError(f"experiences[{number}].key: {experience.key!r} is another experience's key")
             self._by_key[experience.key] = experience
             for place, audience in enumerate(experience.audiences):
-                for number, variation in enumerate(audience.variations):
-                    self._compiled[experience.key, place, number] = _compile(
-                        experience, place, audience, number, variation
-                    )
+                for which, variation in enumerate(audience.variations):
+                    compiled = _compile(experience, place, audience, which, variation)
+                    self._compiled[experience.key, place, which] = compiled
 
     def __iter__(self) -> Iterator[Experience]:
         return iter(self.experiences)
@@ -308,11 +339,14 @@ def _hexadecimal(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _compile(experience: Experience, place: int, audience: Audience, number: int, variation: Variation) -> Served:
+def _compile(
+    experience: Experience, place: int, audience: Audience, number: int, variation: Variation
+) -> Served:
     variation_id, audience_id = str(number + 1), f"{place + 1}A"
     entry = {
         "payload": {
-            name: {"value": held.value, "data_type": held.data_type} for name, held in variation.payload.items()
+            name: {"value": held.value, "data_type": held.data_type}
+            for name, held in variation.payload.items()
         },
         "experience_context": {
             "cid": f"{_hexadecimal(experience.key)}_F_T_WP_AB_{variation_id}_P_0_AU_{audience_id}",
@@ -333,6 +367,10 @@ def device_of(user_agent: str | None) -> Device | None:
     """The device class that a browser's `User-Agent` claims."""
     if not user_agent:
         return None
-    if "iPad" in user_agent or "Tablet" in user_agent or ("Android" in user_agent and "Mobile" not in user_agent):
+    if (
+        "iPad" in user_agent
+        or "Tablet" in user_agent
+        or ("Android" in user_agent and "Mobile" not in user_agent)
+    ):
         return "Tablet"
     return "Mobile" if "Mobi" in user_agent or "iPhone" in user_agent else "Desktop"

@@ -4,9 +4,11 @@ Everything lives under `/_emulator/`, which no MoEngage path begins with. There 
 since there is nothing real to guard; but a page of another origin may not press the buttons.
 """
 
+from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
+from moengage_personalize.emulator._live import live, story
 from moengage_personalize.emulator._messages import Refusal, Reply, Request, json_reply
 from moengage_personalize.emulator._reading import read_object
 from moengage_personalize.emulator._trouble import wishes_json
@@ -14,6 +16,17 @@ from moengage_personalize.emulator._trouble import wishes_json
 if TYPE_CHECKING:
     from moengage_personalize.emulator._emulator import Emulator
 
+_TYPES = {
+    "html": (b"content-type", b"text/html; charset=utf-8"),
+    "css": (b"content-type", b"text/css; charset=utf-8"),
+    "js": (b"content-type", b"text/javascript; charset=utf-8"),
+    "svg": (b"content-type", b"image/svg+xml"),
+}
+_PAGE_HEADERS = (
+    (b"cache-control", b"no-cache"),
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+)
 NDJSON_HEADER = (b"content-type", b"application/x-ndjson")
 
 
@@ -41,6 +54,18 @@ def _route(emulator: "Emulator", request: Request) -> Reply:
             return Reply(200, emulator.ledger.as_json())
         case "GET", "/_emulator/counts":
             return json_reply(emulator.ledger.counts_json())
+        case "GET", "/_emulator/openapi.json":
+            return Reply(200, _shipped("openapi.json"))
+        case "GET", "/":
+            return Reply(200, _shipped("page/index.html"), (*_PAGE_HEADERS, _TYPES["html"]))
+        case "GET", "/_emulator/page/app.js" | "/_emulator/page/style.css" | "/_emulator/page/icon.svg":
+            name = request.path.rpartition("/")[2]
+            return Reply(200, _shipped(f"page/{name}"), (*_PAGE_HEADERS, _TYPES[name.rpartition(".")[2]]))
+        case "GET", "/_emulator/live":
+            return json_reply(live(emulator, _number(request, b"since")))
+        case "GET", "/_emulator/story":
+            customer = parse_qs(request.query).get(b"customer", [b""])[0].decode("utf-8", "replace")
+            return json_reply(story(emulator, customer))
         case "POST", "/_emulator/reset":
             emulator.reset()
             return json_reply({"reset": True})
@@ -48,9 +73,16 @@ def _route(emulator: "Emulator", request: Request) -> Reply:
             return _troubles(emulator)
         case "POST", "/_emulator/trouble":
             return _add_trouble(emulator, request)
+        case "POST", "/_emulator/scenario":
+            from moengage_personalize.emulator._toml import scenario_of
+
+            try:
+                emulator.play(scenario_of(request.body.decode("utf-8", "replace")))
+            except ValueError as error:
+                raise Refusal.invalid(str(error)) from error
+            return _troubles(emulator)
         case "DELETE", "/_emulator/trouble":
-            number = parse_qs(request.query).get(b"number")
-            emulator.troubles.clear(int(number[0]) if number and number[0].isdigit() else None)
+            emulator.troubles.clear(_number(request, b"number") or None)
             return _troubles(emulator)
         case "POST", "/_emulator/key":
             api_key = read_object(request.body).get("api_key")
@@ -60,6 +92,16 @@ def _route(emulator: "Emulator", request: Request) -> Reply:
             return json_reply({"regenerated": True})
         case _:
             raise Refusal(404, "Request Error", "No such endpoint")
+
+
+def _shipped(name: str) -> bytes:
+    return resources.files(__package__).joinpath(name).read_bytes()
+
+
+def _number(request: Request, name: bytes) -> int:
+    """A whole number from the query; 0 if there is none."""
+    value = parse_qs(request.query).get(name, [b""])[0]
+    return int(value) if value.isdigit() else 0
 
 
 def _troubles(emulator: "Emulator") -> Reply:

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moengage_personalize.emulator._catalogue import Catalogue, Experience, Served, Unserved, Visitor, device_of
+from moengage_personalize.emulator._catalogue import (
+    Catalogue,
+    Experience,
+    Served,
+    Unserved,
+    Visitor,
+    device_of,
+)
 from moengage_personalize.emulator._effects import Effects
 from moengage_personalize.emulator._ledger import Endpoint, Ledger, RequestRecord
 from moengage_personalize.emulator._messages import Refusal, Reply, Request, json_reply
@@ -30,11 +37,12 @@ from moengage_personalize.emulator._rules import (
     fetch_question,
     metadata_statuses,
 )
-from moengage_personalize.emulator._trouble import UNTROUBLED, Plan, Troubles
+from moengage_personalize.emulator._trouble import UNTROUBLED, Active, Plan, Trouble, Troubles
 from moengage_personalize.emulator._window import RateWindow
 
 if TYPE_CHECKING:
     from moengage_personalize.emulator._asgi import Application
+    from moengage_personalize.emulator._journal import Journal
 
 PREFIX = "/v1/experiences/"
 _ENDPOINTS: dict[str, tuple[Endpoint, str]] = {
@@ -87,14 +95,22 @@ class Emulator:
         self.max_body = max_body
         self.failures = failures
         self._window = RateWindow(rate_limit)
-        self._started = self.effects.now()
+        self.started = self.effects.now()
         self.regenerate_key(api_key)
         if experiences is None:
-            from moengage_personalize.emulator._toml import demo_catalogue  # late: reading TOML costs start-up time
+            from moengage_personalize.emulator._toml import (
+                demo_catalogue,
+            )  # late: reading TOML costs start-up time
 
             experiences = demo_catalogue()
         self.catalogue = Catalogue.of(experiences)
         self.profiles = Profiles(self.catalogue.profiles)
+        self.journal: Journal | None = None
+        """Where what is entered is kept across restarts, if anywhere."""
+        self.exports: Mapping[str, str] = {}
+        """The environment variables that lead a client here, while this is being served."""
+        self.complaint: str | None = None
+        """What is wrong with the last edit of the experiences; None if nothing is."""
 
     def __repr__(self) -> str:
         return f"<Emulator {len(self.catalogue.experiences)} experiences, {self.ledger!r}, {self.troubles!r}>"
@@ -102,7 +118,9 @@ class Emulator:
     @property
     def app(self) -> "Application":
         """A new ASGI application over this state; any number of them may be served at once."""
-        from moengage_personalize.emulator._asgi import Application  # late: the shell stands above this module
+        from moengage_personalize.emulator._asgi import (
+            Application,
+        )  # late: the shell stands above this module
 
         return Application(self)
 
@@ -112,13 +130,30 @@ class Emulator:
         self._credentials = f"{self.workspace_id}:{api_key}".encode()
         self._authorization = b"Basic " + base64.b64encode(self._credentials)
 
+    def replace_experiences(self, catalogue: Catalogue) -> None:
+        """Goes on with other experiences; profiles that events have made stay."""
+        self.catalogue = catalogue
+        self.complaint = None
+        for profile in catalogue.profiles:
+            self.profiles.update(profile.customer_id, profile.attributes)
+
+    def play(self, scenario: Iterable[Trouble]) -> None:
+        """Starts a timeline of trouble now, in place of all trouble that there is."""
+        self.troubles.play(scenario, self.effects.now())
+
+    def trouble(self, **wish: Any) -> Active:
+        """Wishes for trouble from now on: the fields of `Trouble`."""
+        return self.troubles.add(Trouble(**wish), self.effects.now())
+
     def reset(self) -> None:
         """Forgets requests, events, profiles and the rate window; keeps experiences, key and troubles."""
         self.ledger.reset()
         self.profiles = Profiles(self.catalogue.profiles)
         self._window = RateWindow(self._window.limit)
+        if self.journal is not None:
+            self.journal.forget()
 
-    # Judgement --------------------------------------------------------------------------------------------
+    # Judgement -----------------------------------------------------------------------------------------
 
     def plan(self, request: Request) -> Plan:
         """What trouble has in store for a request."""
@@ -132,55 +167,70 @@ class Emulator:
         extra: tuple[tuple[bytes, bytes], ...] = ()
         try:
             if plan.status is not None:
-                raise _ordered(plan.status)
+                after = None if plan.retry_after is None else b"%d" % max(1, round(plan.retry_after))
+                raise _ordered(plan.status, () if after is None else ((b"retry-after", after),))
             self._authorize(request, endpoint)
             if endpoint == "fetch":
                 extra = self._limit(entry.at)
             if len(request.body) > self.max_body:
                 raise _ordered(413)
             reply = self._answer(request, entry, plan)
-        except _Limited as limited:
-            reply, extra = limited.reply(), limited.headers
-            entry.facts["error"] = limited.title
+            if request.method == "POST":
+                _note_content_type(request, entry)
         except Refusal as refusal:
             reply = refusal.reply()
             entry.facts["error"] = f"{refusal.title}: {refusal.description}"
-            if plan.retry_after is not None:
-                extra = ((b"retry-after", b"%d" % max(1, round(plan.retry_after))),)
-        self._enter(entry, request, reply, plan)
+        self._close(entry, request, reply, plan)
         return attrs.evolve(reply, headers=reply.headers + extra) if extra else reply
 
     def unanswered(self, request: Request, plan: Plan) -> None:
         """Enters a request that trouble kept from being judged; its status is 0."""
         entry = _Entry(self.ledger.next_request, self.effects.now(), endpoint_of(request.path))
-        self._enter(entry, request, Reply(0, b""), plan)
+        self._close(entry, request, Reply(0, b""), plan)
 
-    def _enter(self, entry: "_Entry", request: Request, reply: Reply, plan: Plan) -> None:
-        self.ledger.record_request(
-            RequestRecord(
-                number=entry.number,
-                at=entry.at,
-                endpoint=entry.endpoint,
-                status=reply.status,
-                request_bytes=len(request.body),
-                trouble=plan.label,
-                **entry.facts,
-            )
+    def _close(self, entry: "_Entry", request: Request, reply: Reply, plan: Plan) -> None:
+        """The end of an entry: into the ledger, and into the journal if there is one."""
+        record = RequestRecord(
+            number=entry.number,
+            at=entry.at,
+            endpoint=entry.endpoint,
+            status=reply.status,
+            request_bytes=len(request.body),
+            trouble=plan.label,
+            **entry.facts,
         )
+        record = self.enter(record, entry.elements)
+        if self.journal is not None:
+            self.journal.write(record, entry.elements)
+
+    def enter(self, record: RequestRecord, elements: tuple[Element, ...]) -> RequestRecord:
+        """Enters a request that was judged, now or before a restart; returns it, duplicates counted."""
+        duplicates = 0
+        for element in elements:
+            duplicates += self.ledger.record_element(element, request=record.number, at=record.at)
+            created = self.profiles.update(element.customer_id, element.user_attributes)
+            self.ledger.counts.profiles_created += created
+        if duplicates != record.duplicates:
+            record = attrs.evolve(record, duplicates=duplicates)
+        self.ledger.record_request(record)
+        return record
 
     def _authorize(self, request: Request, endpoint: Endpoint) -> None:
         """404 and 405 for what is no endpoint; then the documented 400 and 401."""
         if endpoint == "other":
             raise Refusal(404, "Request Error", "No such endpoint")
         if request.method != _ENDPOINTS[request.path][1]:
-            raise Refusal(405, "Request Error", f"Use {_ENDPOINTS[request.path][1]}")
+            allowed = _ENDPOINTS[request.path][1]
+            raise Refusal(405, "Request Error", f"Use {allowed}", headers=((b"allow", allowed.encode()),))
+        given = request.headers.get(b"authorization", b"")
+        if given != self._authorization and not self._same_credentials(given):
+            raise Refusal(
+                401, "Authentication required", "The workspace id or the Personalize API key is wrong"
+            )
         if request.headers.get(b"moe-appkey") != self.workspace_id.encode():
             if self.reading is Reading.SEED:
                 raise Refusal(401, "Authentication required", "MOE-APPKEY is missing or unknown")
             raise Refusal(400, "Request Error", "MoEngage Client not found: MOE-APPKEY is missing or unknown")
-        given = request.headers.get(b"authorization", b"")
-        if given != self._authorization and not self._same_credentials(given):
-            raise Refusal(401, "Authentication required", "The workspace id or the Personalize API key is wrong")
 
     def _same_credentials(self, authorization: bytes) -> bool:
         """Whether a header that is not written as we would write it means the same."""
@@ -196,7 +246,7 @@ class Emulator:
     def _limit(self, now: float) -> tuple[tuple[bytes, bytes], ...]:
         allowed, headers = self._window.take(now)
         if not allowed:
-            raise _Limited(headers)
+            raise _ordered(429, (*headers, (b"x-envoy-ratelimited", b"true")))
         return headers
 
     def _answer(self, request: Request, entry: "_Entry", plan: Plan) -> Reply:
@@ -209,7 +259,9 @@ class Emulator:
                 return self._metadata(request)
 
     def _fetch(self, question: FetchQuestion, entry: "_Entry") -> Reply:
-        known = self.profiles.find(question.customer_id, question.user_identifiers, self.catalogue.identity_resolution)
+        known = self.profiles.find(
+            question.customer_id, question.user_identifiers, self.catalogue.identity_resolution
+        )
         self._note_identity(question, entry, known)
         visitor = Visitor(
             sticky_id=known or question.customer_id,
@@ -225,23 +277,16 @@ class Emulator:
         decided = [self.catalogue.serve(key, visitor, random) for key in keys]
         served = [decision for decision in decided if isinstance(decision, Served)]
         unserved = [decision for decision in decided if isinstance(decision, Unserved)]
+        unserved += [Unserved(key, "MAX_LIMIT_BREACHED") for key in question.beyond]
         entry.facts["asked"] = question.keys or ()
-        entry.facts["served"] = tuple((one.key, one.audience, one.variation) for one in served)
+        entry.facts["served"] = tuple((one.key, one.name, one.audience, one.variation) for one in served)
         entry.facts["unserved"] = tuple((one.key, one.reason) for one in unserved)
-        self.ledger.counts.keys_asked += len(keys)
-        self.ledger.counts.experiences_served += len(served)
-        for decision in served:
-            self.ledger.record_served(decision.name, decision.audience, decision.variation)
         body = b'{"experiences":{%b}' % b",".join([decision.body for decision in served])
         return Reply(200, body + (_failures(unserved) if self.failures and unserved else b"") + b"}")
 
     def _note_identity(self, question: FetchQuestion, entry: "_Entry", known: str | None) -> None:
         """Makes it visible as whom this fetch was answered: a wrong identity form fails in silence."""
-        counts = self.ledger.counts
-        if known is None:
-            counts.anonymous_fetches += 1
         wrong = any("answered as anonymous" in note for note in question.notes)
-        counts.wrong_identity_forms += wrong
         entry.facts["identity"] = (
             "known"
             if known
@@ -255,15 +300,12 @@ class Emulator:
     def _events(self, body: bytes, entry: "_Entry", plan: Plan) -> Reply:
         report = events_report(body, self.reading, entry.at)
         if plan.poison is not None and any(_poisoned(element, plan.poison) for element in report.elements):
-            raise Refusal.invalid("elements - Validators Failed : Validator: Element, Errored Field: attributes")
-        duplicates = 0
-        for element in report.elements:
-            duplicates += self.ledger.record_element(element, request=entry.number, at=entry.at)
-            created = self.profiles.update(element.customer_id, element.user_attributes)
-            self.ledger.counts.profiles_created += created
+            raise Refusal.invalid(
+                "elements - Validators Failed : Validator: Element, Errored Field: attributes"
+            )
+        entry.elements = report.elements
         entry.facts["elements"] = len(report.elements)
         entry.facts["actions"] = sum(len(element.actions) for element in report.elements)
-        entry.facts["duplicates"] = duplicates
         entry.facts["notes"] = report.notes
         if len(report.elements) == 1:
             entry.facts["customer_id"] = report.elements[0].customer_id
@@ -278,7 +320,11 @@ class Emulator:
     def _metadata(self, request: Request) -> Reply:
         wanted = metadata_statuses(request.query)
         found = [
-            {"experience_name": experience.name, "experience_key": experience.key, "status": experience.status}
+            {
+                "experience_name": experience.name,
+                "experience_key": experience.key,
+                "status": experience.status,
+            }
             for experience in self.catalogue
             if wanted is None or experience.status in wanted
         ]
@@ -292,18 +338,17 @@ class _Entry:
     number: int
     at: float
     endpoint: Endpoint
+    elements: tuple[Element, ...] = ()
     facts: dict[str, Any] = attrs.field(factory=dict)
 
 
-class _Limited(Refusal):
-    """Over the fetch rate limit."""
-
-    def __init__(self, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        super().__init__(429, "Request Error", "Rate limit exceeded")
-        self.headers = (*headers, (b"x-envoy-ratelimited", b"true"))
+def _note_content_type(request: Request, entry: _Entry) -> None:
+    """The documents ask for `application/json`; none says what happens otherwise, so it is noted."""
+    if not request.headers.get(b"content-type", b"").lower().startswith(b"application/json"):
+        entry.facts["notes"] = (*entry.facts["notes"], "the content type is not application/json")
 
 
-def _ordered(status: int) -> Refusal:
+def _ordered(status: int, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Refusal:
     """The answer for a status that has a wish or a general limit behind it, not a rule of an endpoint."""
     known = {
         401: ("Authentication required", "The workspace id or the Personalize API key is wrong"),
@@ -313,7 +358,7 @@ def _ordered(status: int) -> Refusal:
         503: ("Request Error", "Service unavailable"),
     }
     title, description = known.get(status, ("Request Error", f"Status {status} was asked for"))
-    return Refusal(status, title, description)
+    return Refusal(status, title, description, headers=headers)
 
 
 def _poisoned(element: Element, name: str) -> bool:

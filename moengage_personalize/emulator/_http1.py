@@ -26,7 +26,7 @@ class Http1:
         self._exchange: Exchange | None = None
         self._closing = False
 
-    # In ---------------------------------------------------------------------------------------------------
+    # In ------------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -56,7 +56,9 @@ class Http1:
                         pass
         except h11.RemoteProtocolError as error:
             if self._h11.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                self._write(h11.Response(status_code=error.error_status_hint, headers=[("connection", "close")]))
+                self._write(
+                    h11.Response(status_code=error.error_status_hint, headers=[("connection", "close")])
+                )
             self._connection.transport.close()
 
     def _begin(self) -> None:
@@ -81,13 +83,15 @@ class Http1:
         if self._exchange is not None:
             self._exchange.close()
 
-    # Out --------------------------------------------------------------------------------------------------
+    # Out -----------------------------------------------------------------------------------------------
 
     def start(self, stream: int, status: int, headers: Headers, body: bytes, *, end: bool) -> None:
         """The head of an answer, and the first of its body."""
         if self._closing:
             headers = [*headers, (b"connection", b"close")]
-        self._write(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Unknown")))
+        self._write(
+            h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Unknown"))
+        )
         self.more(stream, body, end=end)
 
     def more(self, _stream: int, body: bytes, *, end: bool) -> None:
@@ -113,7 +117,7 @@ class Http1:
         self._h11.start_next_cycle()
         self._connection.soon(self._advance)
 
-    # Misdeeds ---------------------------------------------------------------------------------------------
+    # Misdeeds ------------------------------------------------------------------------------------------
 
     def misbehave(self, _stream: int, outcome: str) -> None:
         """HTTP/1.1 knows two: a polite `Connection: close`, and cutting the connection."""

@@ -58,7 +58,7 @@ class Http2:
         self._h2.increment_flow_control_window(_WINDOW - 65_535)
         self._flush()
 
-    # In ---------------------------------------------------------------------------------------------------
+    # In ------------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -111,7 +111,9 @@ class Http2:
                 fields.append((b"host", value))
             elif name[:1] != b":":
                 fields.append((name, value))
-        scope = scope_of("2", method, target, fields, "https", self._connection.client, self._connection.server)
+        scope = scope_of(
+            "2", method, target, fields, "https", self._connection.client, self._connection.server
+        )
         exchange = self._exchanges[stream] = Exchange(self, stream, bytes(body))
         self._connection.run(exchange, scope)
 
@@ -120,7 +122,7 @@ class Http2:
         for exchange in self._exchanges.values():
             exchange.close()
 
-    # Out --------------------------------------------------------------------------------------------------
+    # Out -----------------------------------------------------------------------------------------------
 
     def start(self, stream: int, status: int, headers: Headers, body: bytes, *, end: bool) -> None:
         """The head of an answer, and the first of its body."""
@@ -181,7 +183,7 @@ class Http2:
         if data:
             self._connection.transport.write(data)
 
-    # Misdeeds ---------------------------------------------------------------------------------------------
+    # Misdeeds ------------------------------------------------------------------------------------------
 
     def misbehave(self, stream: int, outcome: str) -> None:
         """Does to this stream, or to the connection, what was asked for."""
@@ -193,7 +195,7 @@ class Http2:
             case "drain":
                 self.leave(max((stream, *self._exchanges)))
             case "goaway":
-                self.leave(stream - 1)
+                self.leave(max(0, stream - 2))
             case _:
                 self._connection.transport.abort()
 

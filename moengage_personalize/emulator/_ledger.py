@@ -32,8 +32,8 @@ class RequestRecord:
     customer_id: str | None = None
     identity: str | None = None
     asked: tuple[str, ...] = ()
-    served: tuple[tuple[str, str, str], ...] = ()
-    """(key, audience name, variation id) of each experience in the answer."""
+    served: tuple[tuple[str, str, str, str], ...] = ()
+    """(key, experience name, audience name, variation id) of each experience in the answer."""
     unserved: tuple[tuple[str, str], ...] = ()
     """(key, reason) of each experience that is absent from the answer."""
     elements: int = 0
@@ -46,17 +46,22 @@ class RequestRecord:
 
 @attrs.frozen(kw_only=True)
 class EventRecord:
-    """One action as it was received; `raw` is its exact text."""
+    """One action as it was received: `raw` is its exact text, and all that is kept of it."""
 
     number: int
     at: float
     request: int
     uuid: str
     customer_id: str
-    action: Mapping[str, Any]
     raw: str
     user_attributes: Mapping[str, Any] | None = None
     user_timezone_offset: int | None = None
+
+    @property
+    def action(self) -> dict[str, Any]:
+        """What the text says."""
+        action: dict[str, Any] = json.loads(self.raw)
+        return action
 
 
 @attrs.frozen
@@ -105,18 +110,42 @@ class Tally:
     clicks: int = 0
 
 
+@attrs.define
+class Second:
+    """What one second of the clock brought."""
+
+    at: int
+    fetches: int = 0
+    event_requests: int = 0
+    accepted: int = 0
+    duplicates: int = 0
+    failed: int = 0
+
+
+PULSE = 60  # seconds that the pulse looks back
+
+
 class Ledger:
     """Counts, requests, events and duplicates; bounded.
 
     Args:
         max_requests: How many requests are kept.
-        max_events: How many accepted events are kept, and how many duplicates.
+        max_events: How many accepted events are kept.
+        max_duplicates: How many duplicates are kept.
         max_uuids: How many UUIDs are remembered, to refuse them a second time.
     """
 
-    def __init__(self, *, max_requests: int = 50_000, max_events: int = 200_000, max_uuids: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        *,
+        max_requests: int = 50_000,
+        max_events: int = 200_000,
+        max_duplicates: int = 10_000,
+        max_uuids: int = 1_000_000,
+    ) -> None:
         self._max_requests = max_requests
         self._max_events = max_events
+        self._max_duplicates = max_duplicates
         self._max_uuids = max_uuids
         self.counts = Counts()
         self._forget()
@@ -124,9 +153,13 @@ class Ledger:
     def _forget(self) -> None:
         self.requests: deque[RequestRecord] = deque(maxlen=self._max_requests)
         self.events: deque[EventRecord] = deque(maxlen=self._max_events)
-        self.duplicates: deque[Duplicate] = deque(maxlen=self._max_events)
+        self.duplicates: deque[Duplicate] = deque(maxlen=self._max_duplicates)
         self.tallies: dict[tuple[str, str, str], Tally] = {}
         """By (experience name, audience name, variation id)."""
+        self.elements_per_request: Counter[int] = Counter()
+        self.actions_per_element: Counter[int] = Counter()
+        self.pulse: deque[Second] = deque(maxlen=PULSE)
+        """The seconds of late in which something came; those without are absent."""
         self._seen: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -152,7 +185,7 @@ class Ledger:
         counts.requests += 1
         match record.endpoint:
             case "fetch":
-                counts.fetch_requests += 1
+                self._record_fetch(record)
             case "events":
                 counts.event_requests += 1
             case "metadata":
@@ -160,17 +193,38 @@ class Ledger:
             case "other":
                 counts.other_requests += 1
         counts.by_status[f"{record.endpoint} {record.status}"] += 1
+        self._beat(record)
+        if record.elements:
+            self.elements_per_request[record.elements] += 1
         counts.troubles += record.trouble is not None
         self.requests.append(record)
 
-    def record_served(self, name: str, audience: str, variation: str) -> None:
-        """Enters that a variation was part of an answer."""
-        self._tally(name, audience, variation).served += 1
+    def _beat(self, record: RequestRecord) -> None:
+        second = int(record.at)
+        if not self.pulse or self.pulse[-1].at < second:
+            self.pulse.append(Second(second))
+        now = self.pulse[-1]
+        now.fetches += record.endpoint == "fetch"
+        now.event_requests += record.endpoint == "events"
+        now.accepted += record.actions - record.duplicates
+        now.duplicates += record.duplicates
+        now.failed += record.status != 200
+
+    def _record_fetch(self, record: RequestRecord) -> None:
+        counts = self.counts
+        counts.fetch_requests += 1
+        counts.keys_asked += len(record.served) + len(record.unserved)
+        counts.experiences_served += len(record.served)
+        counts.anonymous_fetches += record.identity not in {None, "known"}
+        counts.wrong_identity_forms += record.identity == "wrong form"
+        for _, name, audience, variation in record.served:
+            self._tally(name, audience, variation).served += 1
 
     def record_element(self, element: Element, *, request: int, at: float) -> int:
         """Enters the actions of one accepted element; returns how many of them had come before."""
         counts = self.counts
         counts.elements += 1
+        self.actions_per_element[min(len(element.actions), 1000)] += 1
         repeated = 0
         for action in element.actions:
             counts.received += 1
@@ -180,15 +234,14 @@ class Ledger:
                 request=request,
                 uuid=action.value["moe_event_uuid"].lower(),
                 customer_id=element.customer_id,
-                action=action.value,
                 raw=action.raw,
                 user_attributes=element.user_attributes,
                 user_timezone_offset=element.user_timezone_offset,
             )
-            repeated += not self._enter(event)
+            repeated += not self._enter(event, action.value)
         return repeated
 
-    def _enter(self, event: EventRecord) -> bool:
+    def _enter(self, event: EventRecord, action: Mapping[str, Any]) -> bool:
         """Accepts an event, or files it as a duplicate."""
         counts, fingerprint = self.counts, hash((event.customer_id, event.raw))
         before = self._seen.get(event.uuid)
@@ -203,9 +256,11 @@ class Ledger:
             del self._seen[next(iter(self._seen))]
         counts.accepted += 1
         self.events.append(event)
-        context = event.action["attributes"]
-        tally = self._tally(*(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id")))
-        if event.action["action"] == SHOWN:
+        context = action["attributes"]
+        tally = self._tally(
+            *(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id"))
+        )
+        if action["action"] == SHOWN:
             counts.impressions += 1
             tally.impressions += 1
         else:
@@ -235,11 +290,12 @@ class Ledger:
         for request in self.requests:
             yield {"kind": "request", **attrs.asdict(request)}
         for event in self.events:
-            yield {"kind": "event", **attrs.asdict(event, recurse=False)}
+            yield {"kind": "event", "action": event.action, **attrs.asdict(event, recurse=False)}
         for duplicate in self.duplicates:
             yield {
                 "kind": "duplicate",
                 "identical": duplicate.identical,
+                "action": duplicate.event.action,
                 **attrs.asdict(duplicate.event, recurse=False),
             }
         yield {"kind": "counts", **self.counts_json()}

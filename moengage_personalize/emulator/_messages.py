@@ -37,8 +37,17 @@ class Reply:
 class Refusal(Exception):  # noqa: N818 - the outcome of a rule, not a fault of ours
     """A documented rule was broken: `{"title", "description", "code"?}` and a 4xx status (api-facts, 1.5)."""
 
-    def __init__(self, status: int, title: str, description: str, *, code: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        description: str,
+        *,
+        code: str | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(description)
+        self.headers = headers
         self.status = status
         self.title = title
         self.description = description
@@ -61,7 +70,8 @@ class Refusal(Exception):  # noqa: N818 - the outcome of a rule, not a fault of 
         body = {"title": self.title, "description": self.description}
         if self.code is not None:
             body["code"] = self.code
-        return json_reply(body, self.status)
+        reply = json_reply(body, self.status)
+        return attrs.evolve(reply, headers=reply.headers + self.headers)
 
 
 def json_reply(content: Any, status: int = 200) -> Reply:

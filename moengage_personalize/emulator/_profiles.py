@@ -33,6 +33,10 @@ class Profiles:
     def __getitem__(self, customer_id: str) -> Mapping[str, Any]:
         return self._attributes[customer_id]
 
+    def get(self, customer_id: str) -> Mapping[str, Any] | None:
+        """A profile's attributes; None for nobody."""
+        return self._attributes.get(customer_id)
+
     def update(self, customer_id: str, attributes: Mapping[str, Any] | None) -> bool:
         """Merges attributes into a profile; says whether that created it (api-facts, 1.3)."""
         created = customer_id not in self._attributes
@@ -54,7 +58,9 @@ class Profiles:
         if self._owners.get((name, as_text(value))) == customer_id:
             del self._owners[name, as_text(value)]
 
-    def find(self, customer_id: str | None, identifiers: Mapping[str, Any], resolution: Iterable[str]) -> str | None:
+    def find(
+        self, customer_id: str | None, identifiers: Mapping[str, Any], resolution: Iterable[str]
+    ) -> str | None:
         """Who that is: by customer id, else by the first identifier that Identity Resolution may use."""
         if customer_id is not None and customer_id in self._attributes:
             return customer_id

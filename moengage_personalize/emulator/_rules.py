@@ -32,7 +32,9 @@ STATUSES = ("Active", "Paused", "Scheduled")
 _FIXED = frozenset(
     ("identifiers", "experience_key", "DAY_OF_THE_WEEK", "TIME_OF_THE_DAY", "USER_IP_ADDRESS", "USER_AGENT")
 )
-_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE).fullmatch
+_UUID4 = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+).fullmatch
 _ISO_8601 = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?").fullmatch
 _RESERVED = frozenset(
     [
@@ -59,6 +61,8 @@ class FetchQuestion:
     """A fetch body that broke no rule."""
 
     keys: tuple[str, ...] | None
+    beyond: tuple[str, ...]
+    """Keys after the twenty-fifth, which are not served."""
     customer_id: str | None
     user_identifiers: Mapping[str, Any]
     day: str | None
@@ -96,12 +100,13 @@ def fetch_question(body: bytes, reading: Reading) -> FetchQuestion:
     members = read_object(body)
     customer_id, user_identifiers, notes = _identity(members, reading)
     keys = _keys(members, reading)
-    if keys is not None and len(keys) > MAX_KEYS:
-        notes.append(f"asked {len(keys)} keys: only the first {MAX_KEYS} are served")
-        keys = keys[:MAX_KEYS]
+    beyond = () if keys is None else keys[MAX_KEYS:]
+    if beyond:
+        notes.append(f"asked {MAX_KEYS + len(beyond)} keys: only the first {MAX_KEYS} are served")
     identity_fields = {"customer_id"} if reading is not Reading.CURRENT else set()
     return FetchQuestion(
-        keys=keys,
+        keys=None if keys is None else keys[:MAX_KEYS],
+        beyond=beyond,
         customer_id=customer_id,
         user_identifiers=user_identifiers,
         day=_one_of(members, "DAY_OF_THE_WEEK", DAYS),
@@ -109,13 +114,17 @@ def fetch_question(body: bytes, reading: Reading) -> FetchQuestion:
         ip_address=_text(members, "USER_IP_ADDRESS"),
         user_agent=_text(members, "USER_AGENT"),
         attributes={
-            name: value for name, value in members.items() if name not in _FIXED and name not in identity_fields
+            name: value
+            for name, value in members.items()
+            if name not in _FIXED and name not in identity_fields
         },
         notes=tuple(notes),
     )
 
 
-def _identity(members: Mapping[str, Any], reading: Reading) -> tuple[str | None, Mapping[str, Any], list[str]]:
+def _identity(
+    members: Mapping[str, Any], reading: Reading
+) -> tuple[str | None, Mapping[str, Any], list[str]]:
     """Who is asking, by the identity form that this reading honours."""
     notes: list[str] = []
     nested, flat = members.get("identifiers"), members.get("customer_id")
@@ -128,7 +137,8 @@ def _identity(members: Mapping[str, Any], reading: Reading) -> tuple[str | None,
         if not isinstance(nested, dict):
             raise Refusal.invalid("identifiers must be an object")
         customer_id = _text(nested, "customer_id", "identifiers.customer_id")
-        user_identifiers = nested.get("user_identifiers") or {}
+        found = nested.get("user_identifiers")
+        user_identifiers = {} if found is None else found
         if not isinstance(user_identifiers, dict):
             raise Refusal.invalid("identifiers.user_identifiers must be an object")
     if reading is Reading.CURRENT:
@@ -204,7 +214,10 @@ def _element(element: Any, reading: Reading, now: float, notes: dict[str, None])
     for action in actions:
         _check_action(action.value, reading, now, notes)
     return Element(
-        customer_id=customer_id, user_attributes=user_attributes, user_timezone_offset=offset, actions=tuple(actions)
+        customer_id=customer_id,
+        user_attributes=user_attributes,
+        user_timezone_offset=offset,
+        actions=tuple(actions),
     )
 
 
@@ -246,4 +259,8 @@ def metadata_statuses(query: bytes) -> frozenset[str] | None:
     from urllib.parse import parse_qs  # late: metadata is asked for once a day
 
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("status")
-    return None if values is None else frozenset(status.strip() for value in values for status in value.split(","))
+    return (
+        None
+        if values is None
+        else frozenset(status.strip() for value in values for status in value.split(","))
+    )

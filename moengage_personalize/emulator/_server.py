@@ -9,6 +9,7 @@ Invariant: leaving `serve` leaves nothing behind: no socket, no task, no file.
 
 import asyncio
 import contextlib
+import functools
 import math
 import os
 import ssl
@@ -36,7 +37,9 @@ class Server:
         page_url: Where a browser finds the live page.
     """
 
-    def __init__(self, emulator: "Emulator", host: str, authority: Authority | None, max_streams: int) -> None:
+    def __init__(
+        self, emulator: "Emulator", host: str, authority: Authority | None, max_streams: int
+    ) -> None:
         self.emulator = emulator
         self.app = emulator.app
         self.host = host
@@ -76,7 +79,9 @@ class Server:
 
     async def _listen_for_page(self, port: int) -> None:
         """A second door without TLS, so that a browser need not trust the authority to see the live page."""
-        self._page = await asyncio.get_running_loop().create_server(lambda: Connection(self), "127.0.0.1", port)
+        self._page = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self), "127.0.0.1", port
+        )
         self.page_url = f"http://127.0.0.1:{self._page.sockets[0].getsockname()[1]}/"
 
     async def _watch(self) -> None:
@@ -112,18 +117,30 @@ class Server:
                 self.is_out = False
                 return
 
+    def _exports(self) -> dict[str, str]:
+        exports = {
+            "MOENGAGE_WORKSPACE_ID": self.emulator.workspace_id,
+            "MOENGAGE_PERSONALIZE_API_KEY": self.emulator.api_key,
+            "MOENGAGE_PERSONALIZE_BASE_URL": self.base_url,
+        }
+        return exports if self.ca_path is None else {**exports, "SSL_CERT_FILE": str(self.ca_path)}
+
     @contextlib.asynccontextmanager
     async def _running(self, port: int, page_port: int | None) -> AsyncIterator["Server"]:
         self._port = port
         await self._listen()
-        watch = asyncio.get_running_loop().create_task(self._watch())
-        before, self.emulator.troubles.changed = self.emulator.troubles.changed, self._changed.set
+        loop = asyncio.get_running_loop()
+        watch = loop.create_task(self._watch())
+        # a test may ask for trouble from another thread
+        self.emulator.troubles.changed = functools.partial(_wake, loop, self._changed)
         try:
             if page_port is not None:
                 await self._listen_for_page(page_port)
+            self.emulator.exports = self._exports()
             yield self
         finally:
-            self.emulator.troubles.changed = before
+            self.emulator.exports = {}
+            self.emulator.troubles.changed = lambda: None
             await self._stop(watch)
 
     async def _stop(self, watch: asyncio.Task[None]) -> None:
@@ -141,6 +158,10 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         while self.connections:  # noqa: ASYNC110 - connection_lost comes in one of the next turns
             await asyncio.sleep(0)
+
+
+def _wake(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
 
 
 @contextlib.asynccontextmanager
@@ -162,29 +183,27 @@ async def serve(
         port: The port; 0 takes a free one.
         tls: TLS with an authority made on the spot, HTTP/2 and HTTP/1.1; otherwise plain HTTP/1.1.
         page_port: Also serve without TLS on this port of loopback, for browsers; 0 takes a free one.
-        ca_path: Where the authority's certificate is written and left; by default a temporary file.
+        ca_path: Where the authority's certificate is kept, its key beside it, for the next start to use
+            again; by default a temporary file without the key.
         max_streams: Concurrent streams that a connection allows.
 
     Yields:
         The running server.
     """
-    authority = await asyncio.to_thread(Authority.make, host) if tls else None
+    kept = None if ca_path is None else Path(ca_path)
+    authority = await asyncio.to_thread(Authority.make, host, kept=kept) if tls else None
     server = Server(emulator, host, authority, max_streams)
-    with _certificate_file(authority, ca_path) as path:
+    with _certificate_file(authority, kept) as path:
         server.ca_path = path
         async with server._running(port, page_port):  # noqa: SLF001 - the other half of this function
             yield server
 
 
 @contextlib.contextmanager
-def _certificate_file(authority: Authority | None, ca_path: "str | os.PathLike[str] | None") -> Iterator[Path | None]:
+def _certificate_file(authority: Authority | None, kept: Path | None) -> Iterator[Path | None]:
     """The file that holds the authority's certificate: the caller's, which stays, or a temporary one."""
-    if authority is None:
-        yield None
-        return
-    if ca_path is not None:
-        Path(ca_path).write_bytes(authority.pem)
-        yield Path(ca_path)
+    if authority is None or kept is not None:
+        yield kept if authority is not None else None
         return
     with tempfile.TemporaryDirectory(prefix="moengage-emulator-") as directory:
         path = Path(directory, "ca.pem")

@@ -1,16 +1,35 @@
 """A certificate authority made on the spot: TLS is on from the first minute, and nothing is switched off.
 
-`trustme` (extra `emulator`) makes the authority; its private key never leaves this process. Only the
-certificate is written to a file, for clients to trust.
+`trustme` (extra `emulator`) makes the authority. Unless a file is named for it, its private key never
+leaves this process; where one is, the key lies beside the certificate, readable by its owner alone, so
+that a restart is still trusted by those who trusted it before.
 """
 
+import os
 import ssl
-from typing import TYPE_CHECKING
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 if TYPE_CHECKING:
     import trustme
+
+
+def _kept(trustme: ModuleType, path: Path | None) -> Any:
+    """The authority in a file and the key beside it; a new one, kept there, if they are not."""
+    if path is None:
+        return trustme.CA()
+    key = path.with_name(f"{path.name}.key")
+    if path.exists() and key.exists():
+        return trustme.CA.from_pem(path.read_bytes(), key.read_bytes())
+    authority = trustme.CA()
+    descriptor = os.open(key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(authority.private_key_pem.bytes())
+    path.write_bytes(authority.cert_pem.bytes())
+    return authority
 
 
 @attrs.frozen
@@ -21,8 +40,12 @@ class Authority:
     _certificate: "trustme.LeafCert" = attrs.field(repr=False)
 
     @classmethod
-    def make(cls, *hosts: str) -> "Authority":
+    def make(cls, *hosts: str, kept: Path | None = None) -> "Authority":
         """Makes an authority and a certificate for these names and addresses, and for loopback.
+
+        Args:
+            hosts: What the server is called.
+            kept: The file of a certificate that is used again if it is there, and written if it is not.
 
         Raises:
             RuntimeError: The extra is not installed.
@@ -31,10 +54,11 @@ class Authority:
             import trustme  # late: cryptography costs start-up time, and is an extra
         except ImportError as error:
             raise RuntimeError("TLS needs trustme: pip install 'moengage-personalize[emulator]'") from error
-        authority = trustme.CA()
+        authority = _kept(trustme, kept)
         anywhere = ("0.0.0.0", "::")  # noqa: S104 - names that no certificate can carry
         names = dict.fromkeys((*hosts, "localhost", "127.0.0.1", "::1"))
-        return cls(authority, authority.issue_cert(*(name for name in names if name not in anywhere)))
+        certificate = authority.issue_cert(*(name for name in names if name not in anywhere))
+        return cls(authority, certificate)
 
     @property
     def pem(self) -> bytes:

@@ -28,18 +28,23 @@ ENDPOINTS: tuple[str, ...] = ("fetch", "events", "metadata")
 
 def _positive(_instance: object, attribute: Any, value: float | None) -> None:
     if value is not None and not 0 <= value < math.inf:
-        raise ValueError(f"{attribute.name} must be 0 or more, is {value}")
+        raise ValueError(f"{attribute.name}: must be 0 or more, is {value}")
 
 
 def _share(_instance: object, attribute: Any, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{attribute.name} must be a share between 0 and 1, is {value}")
+        raise ValueError(f"{attribute.name}: must be a share between 0 and 1, is {value}")
+
+
+def _error_status(_instance: object, attribute: Any, value: int | None) -> None:
+    if value is not None and not 400 <= value <= 599:
+        raise ValueError(f"{attribute.name}: must be between 400 and 599, is {value}")
 
 
 def _endpoints(_instance: object, attribute: Any, value: tuple[str, ...]) -> None:
     unknown = [name for name in value if name not in ENDPOINTS]
     if unknown or not value:
-        raise ValueError(f"{attribute.name} must name some of {', '.join(ENDPOINTS)}")
+        raise ValueError(f"{attribute.name}: must name some of {', '.join(ENDPOINTS)}")
 
 
 @attrs.frozen(kw_only=True)
@@ -71,9 +76,7 @@ class Trouble:
     outcome: Outcome | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.in_(OUTCOMES))
     )
-    status: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional([attrs.validators.ge(400), attrs.validators.le(599)])
-    )
+    status: int | None = attrs.field(default=None, validator=_error_status)
     retry_after: float | None = attrs.field(default=None, validator=_positive)
     drip: float = attrs.field(default=0.0, validator=_positive)
     max_body: int | None = attrs.field(default=None, validator=_positive)
@@ -85,9 +88,19 @@ class Trouble:
 
     def __attrs_post_init__(self) -> None:
         if not any(
-            (self.latency, self.outcome, self.status, self.drip, self.max_body is not None, self.poison, self.outage)
+            (
+                self.latency,
+                self.outcome,
+                self.status,
+                self.drip,
+                self.max_body is not None,
+                self.poison,
+                self.outage,
+            )
         ):
-            raise ValueError("a trouble must do something: latency, outcome, status, drip, max_body, poison or outage")
+            raise ValueError(
+                "a trouble must do something: latency, outcome, status, drip, max_body, poison or outage"
+            )
 
     @property
     def label(self) -> str:

@@ -29,17 +29,19 @@ class DeadLetters:
         return [letter for frame in frames if (letter := decode_letter(frame.body)) is not None]
 
     def add(self, letters: Sequence[DeadLetter]) -> int:
-        """Keep these too, durably; answers how many had to leave."""
-        bodies = [encode_letter(letter) for letter in letters]
+        """Keep these too, durably; answers how many had to leave. A letter replaces an older one of its event."""
+        bodies = {letter.entry.event_uuid: encode_letter(letter) for letter in letters}
         with self.log.locked() as log:
-            before = log.frames()
-            everything = [*before, *(Frame(0, settled=False, body=body) for body in bodies)]
+            found = log.frames()
+            replaced = [frame for frame in found if _event_of(frame) in bodies]
+            before = [frame for frame in found if frame not in replaced]
+            everything = [*before, *(Frame(0, settled=False, body=body) for body in bodies.values())]
             kept = self._kept(everything)
-            twice = len(everything) > 2 * self.limit or _bytes(everything) > 2 * self.limit_bytes
-            if twice:
+            if len(everything) > 2 * self.limit or _bytes(everything) > 2 * self.limit_bytes:
                 log.rewrite([frame.body for frame in kept])
             else:
-                log.append(bodies)
+                log.append(list(bodies.values()))
+                log.settle(replaced)
         return len(self._kept(before)) + len(bodies) - len(kept)
 
     def remove(self, matches: Callable[[DeadLetter], bool], *, erase: bool = False) -> int:
@@ -71,6 +73,11 @@ class DeadLetters:
 def chosen(event_uuids: Collection[str] | None) -> Callable[[DeadLetter], bool]:
     """Matches these events' letters, or all."""
     return lambda letter: event_uuids is None or letter.entry.event_uuid in event_uuids
+
+
+def _event_of(frame: Frame) -> str | None:
+    letter = decode_letter(frame.body)
+    return None if letter is None else letter.entry.event_uuid
 
 
 def _bytes(frames: Sequence[Frame]) -> int:

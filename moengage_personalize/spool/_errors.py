@@ -15,10 +15,12 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .._errors import PersonalizeError
+
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class SpoolError(Exception):
+class SpoolError(PersonalizeError):
     """Root of this tree."""
 
 

@@ -256,9 +256,12 @@ def scan(window: bytes, marker: bytes, *, base: int, size: int, limit: int) -> P
             scrubbed = window.startswith(_SETTLED_MARK, at + MARK_AT)
             beginning = at + len(marker)
         found = _next_marker(window, marker, beginning)
-        if found < 0:
-            # The window may end within a marker; leave that much for the next one.
-            found = stop if final else max(beginning, (stop - 7) & -8)
+        if found < 0 and not final:
+            found = max(beginning, (stop - 7) & -8)  # the window may end within a marker
+            if found == at:
+                break
+        elif found < 0:
+            found = stop
         skipped += not scrubbed and bool(window[beginning:found].strip(b"\0"))
         at = found
     return Page(frames, min(base + at, size), base + tail, skipped)

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import count, islice
+from typing import ParamSpec
 
 from attrs import Factory, define, field
 
@@ -29,6 +30,8 @@ from ._journal import Carry, Chore, Found, Journal, Leave, Scrub
 from ._nouns import DeadLetter, Entry, Ticket
 from ._segment import Segment, UnreadableSegmentError, adopt_segment, create_segment
 from ._tombstones import Tombstones
+
+P = ParamSpec("P")
 
 STRAGGLING_AFTER = 60.0  # seconds; delivery usually empties a segment long before, for free
 _CHORES = 20  # per cycle, which bounds what they hold
@@ -114,9 +117,12 @@ class Keeper:
         if self.lock is None or not self.directory.is_intact(self.lock):
             raise SpoolSyncError("spool: its directory is gone")
         evacuated = list(self.journal.evacuated)
-        self._sync_all()
+        try:
+            self._sync_all()
+        except OSError as error:
+            raise SpoolSyncError(f"spool: cannot sync: {explain(error)}") from error
         if any(segment.doomed and segment.pending for segment in list(self.journal.segments.values())):
-            raise SpoolSyncError("spool: what a failed sync left in doubt has not been rewritten yet")
+            raise SpoolSyncError("spool: what could not be synced has not been written anew yet")
         for _ in evacuated:
             self.journal.evacuated.popleft()
         return [Leave(segment) for segment in evacuated]
@@ -198,9 +204,9 @@ class Keeper:
             return "open"
         return "full" if self._full else "failing"
 
-    def _attempt(self, task: str, act: Callable[..., object], *args: Lock) -> None:
+    def _attempt(self, task: str, act: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            act(*args)
+            act(*args, **kwargs)
         except OSError as error:
             self._trouble = f"{task}: {explain(error)}"
         except SpoolError as error:
@@ -249,28 +255,25 @@ class Keeper:
         return create_segment(self.directory, self.lock, number=next(self.numbers), size=self.segment_bytes)
 
     def _sync_all(self) -> None:
-        unnamed, failed = [], None
+        self.syncs += 1
+        unnamed = []
         for segment in list(self.journal.segments.values()):
             if not segment.named:
                 unnamed.append(segment)
-            if segment.is_dirty:
-                try:
-                    segment.sync()
-                except OSError as error:
-                    segment.doom()
-                    failed = error
+            if segment.is_dirty and not segment.doomed:
+                self._attempt("sync", self._sync_or_doom, segment)
         if unnamed or self._names_changed:
+            self.directory.sync()
             self._names_changed = False
-            try:
-                self.directory.sync()
-            except OSError as error:
-                self._names_changed, failed = True, error
-            else:
-                for segment in unnamed:
-                    segment.named = True
-        self.syncs += 1
-        if failed is not None:
-            raise SpoolSyncError(f"spool: cannot sync: {explain(failed)}") from failed
+            for segment in unnamed:
+                segment.named = True
+
+    def _sync_or_doom(self, segment: Segment) -> None:
+        try:
+            segment.sync()
+        except OSError:
+            segment.doom()
+            raise
 
     def _sweep(self) -> None:
         while self.journal.retired:

@@ -192,13 +192,9 @@ class Segment:
     def sync(self) -> None:
         """Make everything stored before this call durable. Raises `OSError`, also when the file has no name."""
         self.touched, self.synced = False, self.tail
-        try:
-            _sync(self.fd)
-            if os.fstat(self.fd).st_nlink == 0:
-                raise FileNotFoundError(errno.ENOENT, "a segment was removed")
-        except OSError:
-            self.touched = True
-            raise
+        _sync(self.fd)
+        if os.fstat(self.fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "a segment was removed")
 
     def close(self) -> None:
         """Unmap; the file stays."""
@@ -239,7 +235,8 @@ def adopt_segment(directory: Directory, lock: Lock, name: str, *, number: int) -
 
 
 def _header_of(fd: int) -> Header:
-    header = read_header(os.pread(fd, RECORDS_AT, 0))
+    area = os.pread(fd, RECORDS_AT + 1, 0)
+    header = read_header(area) if len(area) > RECORDS_AT else HeaderFault.BLANK  # it can hold no record
     if isinstance(header, HeaderFault):
         raise UnreadableSegmentError(header)
     return header

@@ -119,6 +119,8 @@ class OpenLog:
 
     def settle(self, frames: Sequence[Frame]) -> None:
         """These count no more, durably."""
+        if not frames:
+            return
         for frame in frames:
             os.pwrite(self.fd, MARK.pack(SETTLED), frame.offset + MARK_AT)
         os.fsync(self.fd)

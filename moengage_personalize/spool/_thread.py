@@ -29,7 +29,7 @@ class JournalThread:
         self._tick = WeakMethod(tick)
         self._interval = interval
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._awake = False
+        self._awake = self._ended = False
         self._thread = threading.Thread(target=self._run, name="moengage-personalize-spool", daemon=True)
 
     def start(self) -> None:
@@ -46,8 +46,8 @@ class JournalThread:
         """Do this last."""
 
         def last() -> None:
+            self._ended = True
             job()
-            raise SystemExit
 
         self._jobs.put(last)
 
@@ -72,7 +72,7 @@ class JournalThread:
         return await answer
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             try:
                 job = self._jobs.get(timeout=self._interval)
             except queue.Empty:

@@ -69,7 +69,9 @@ class World:
         self.slept.append(seconds)
 
     def effects(self) -> Effects:
-        return Effects(now=lambda: self.now, random=lambda: self.dice, req_id=lambda: "req-1", sleep=self.sleep)
+        return Effects(
+            now=lambda: self.now, random=lambda: self.dice, req_id=lambda: "req-1", sleep=self.sleep
+        )
 
 
 def emulator(experiences: Any = None, *, world: World | None = None, **options: Any) -> Emulator:
@@ -83,6 +85,9 @@ def authorization(workspace_id: str = "DEMO_WORKSPACE", api_key: str = "demo-key
     return {b"authorization": b"Basic " + credentials, b"moe-appkey": workspace_id.encode()}
 
 
+_HEADERS = {**authorization(), b"content-type": b"application/json"}
+
+
 def request(path: str, body: Any = None, *, method: str | None = None, **headers: bytes | None) -> Request:
     """A request with good credentials; a header of None is left out."""
     named = {name.replace("_", "-").encode(): value for name, value in headers.items()}
@@ -91,7 +96,7 @@ def request(path: str, body: Any = None, *, method: str | None = None, **headers
         method=method or ("GET" if body is None else "POST"),
         path=path if path.startswith("/") else f"/v1/experiences/{path}",
         query=query.encode(),
-        headers={name: value for name, value in {**authorization(), **named}.items() if value is not None},
+        headers={name: value for name, value in {**_HEADERS, **named}.items() if value is not None},
         body=b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode(),
     )
 

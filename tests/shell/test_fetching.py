@@ -254,7 +254,7 @@ async def test_metadata_is_typed_and_raises_their_trouble():
             await client.metadata()
 
 
-async def test_a_key_from_a_callable_is_asked_again_when_it_is_refused():
+async def test_a_key_from_a_callable_is_asked_again_when_it_is_refused_and_the_visitor_does_not_notice():
     keys = ["old", "new"]
     moengage = MoEngage(fetch=lambda body: error(401) if "old" in _password(moengage) else serving(hero=served()))
 
@@ -262,9 +262,21 @@ async def test_a_key_from_a_callable_is_asked_again_when_it_is_refused():
         return keys.pop(0)
 
     async with AsyncPersonalizeClient("WORKSPACE", api_key, "01", transport=moengage) as client:
-        assert (await client.fetch("hero"))["hero"].reason is Reason.UNAUTHORIZED
         assert (await client.fetch("hero"))["hero"].matched
+        assert client.stats().circuit_openings == 0
     assert keys == []
+    assert moengage.count("fetch") == 2
+
+
+async def test_the_same_key_again_opens_the_circuit():
+    moengage = MoEngage(fetch=lambda body: error(401))
+    async with AsyncPersonalizeClient("WORKSPACE", lambda: "key", "01", transport=moengage) as client:
+        assert (await client.fetch("hero"))["hero"].reason is Reason.UNAUTHORIZED
+        experiences = await client.fetch("hero")
+    assert experiences["hero"].reason is Reason.OPEN_CIRCUIT
+    assert isinstance(experiences.error, AuthenticationError)
+    assert experiences.error.attempts == 0
+    assert moengage.count("fetch") == 1
 
 
 def _password(moengage):

@@ -1,0 +1,243 @@
+"""One flight: a request for some keys, with its retries, and what MoEngage's protection makes of it.
+
+Theory: a flight does not know how long it may take. It goes on until it lands or is cancelled, which the fetcher does
+when nobody wants it any more; so a caller who comes later and has more time needs no other request.
+
+Invariants: `Pilot.fly` ends with entries or with a `Trouble`, and raises nothing but cancellation. Requests ≤
+`attempts`; a retry is paid from the budget, and made only while the circuit is closed, the quota allows it, and the
+longest-waiting caller has time for it. Every departure is reported to the breaker exactly once per attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from math import inf
+
+import attrs
+
+from ._config import FetchPolicy, RetryPolicy
+from ._drift import Drifts
+from ._effects import Effects
+from ._errors import (
+    AuthenticationError,
+    BadReplyError,
+    BadRequestError,
+    DeadlineExceededError,
+    NotAskedError,
+    PayloadTooLargeError,
+    PersonalizeError,
+    RateLimitedError,
+    duplicate,
+)
+from ._exchange import Call, Exchange
+from ._experiences import Experience, Reason
+from .core.breaker import Breaker, Passage, Quota, RateWindow
+from .core.circuit import RetryBudget
+from .core.flights import Flight
+from .core.wire import FETCH_PATH, fetch_body, read_experiences
+
+Entries = Mapping[str, Experience]
+
+
+@attrs.frozen
+class Trouble:
+    """Why there are no entries."""
+
+    reason: Reason
+    error: PersonalizeError
+
+
+@attrs.define(kw_only=True, eq=False, repr=False)
+class Passenger:
+    """What a flight carries besides keys. Shows nothing of it.
+
+    Attributes:
+        fields: The body without its keys.
+        person: The customer id, hashed.
+        passage: What the breaker said.
+        kept: Whether its answer may be kept; not, once the person is to be forgotten.
+        attempts: Requests so far.
+        asking: Whether one is out.
+        task: The flight, once it has departed.
+        timer: The end of its being late.
+        setback: The last attempt's error.
+        outcome: How it ended.
+        shared: Whether more than one caller sees its entries.
+    """
+
+    fields: bytes
+    person: bytes | None = None
+    passage: Passage = Passage.GO
+    kept: bool = True
+    attempts: int = 0
+    asking: bool = False
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    setback: PersonalizeError | None = None
+    outcome: Entries | Trouble | None = None
+    shared: bool = False
+
+
+class Pilot:
+    """Makes flights. See the module's docstring.
+
+    Args:
+        exchange: How requests are made.
+        policy: How often, and under which protection.
+        retrying: The pause before a second attempt.
+        budget: What retries are paid from.
+        effects: Chance.
+    """
+
+    def __init__(
+        self, exchange: Exchange, policy: FetchPolicy, retrying: RetryPolicy, *, budget: RetryBudget, effects: Effects
+    ) -> None:
+        self._exchange = exchange
+        self._policy = policy
+        self._retrying = retrying
+        self._budget = budget
+        self._effects = effects
+        self._window = RateWindow(policy.quota_share)
+        self.breaker = Breaker(policy)
+        self.drifts = Drifts()
+        self.requests = 0
+        self.retries = 0
+
+    # ── may it leave? ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def clear(self, now: float) -> Passage | Trouble:
+        """Returns whether a request may leave, which it then does, or why not."""
+        if wait := self._window.wait(now):
+            text = "not asked: the quota, or this process's share of it, is used up"
+            return Trouble(Reason.RATE_LIMITED, RateLimitedError(text, retry_after=wait))
+        passage = self.breaker.ask(now)
+        if passage is Passage.NO:
+            return Trouble(Reason.OPEN_CIRCUIT, self._open_circuit(now))
+        self._window.leaving()
+        return passage
+
+    def _open_circuit(self, now: float) -> PersonalizeError:
+        cause = self.breaker.cause
+        if isinstance(cause, AuthenticationError):
+            error = duplicate(cause)
+            error.attempts, error.retry_after = 0, self.breaker.seconds_left(now)
+            return error
+        error = NotAskedError("not asked: the circuit is open", retry_after=self.breaker.seconds_left(now))
+        error.__cause__ = None if cause is None else duplicate(cause)
+        return error
+
+    def stopped(self, flight: Flight, now: float, *, expired: bool) -> None:
+        """The flight is called off: out of time, or by callers who went away."""
+        passenger: Passenger = flight.passenger
+        if passenger.asking and expired:
+            late = DeadlineExceededError("no answer within the deadline", attempts=passenger.attempts)
+            self.breaker.failed(now, passenger.passage, late)
+        elif passenger.asking or not passenger.attempts:
+            self.breaker.unknown(passenger.passage)
+        passenger.asking = False
+
+    # ── flying ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def fly(self, flight: Flight, keys: Sequence[str] | None) -> Entries | Trouble:
+        """Returns how it ended."""
+        passenger: Passenger = flight.passenger
+        call = Call(method="POST", target=FETCH_PATH, body=fetch_body(passenger.fields, keys), on_quota=self._quota_is)
+        while True:
+            began = _now()
+            known = max(1, self._exchange.credentials_changed)
+            outcome = await self._attempt(passenger, call, keys)
+            if not isinstance(outcome, PersonalizeError):
+                self._budget.give_back()
+                return outcome
+            renewed = isinstance(outcome, AuthenticationError) and await self._renewed(passenger, known)
+            if not renewed:
+                self._report(passenger, outcome)
+                if not await self._may_retry(flight, outcome, _now() - began):
+                    return Trouble(reason_of(outcome), outcome)
+                passenger.passage = Passage.GO  # a probe is not retried, unless its answer closed the circuit
+            passenger.setback = outcome
+            self.retries += 1
+
+    async def _attempt(
+        self, passenger: Passenger, call: Call, keys: Sequence[str] | None
+    ) -> Entries | PersonalizeError:
+        self.requests += 1
+        passenger.attempts += 1
+        passenger.asking = True
+        try:
+            entries = read_experiences(await self._exchange.request(call, deadline=inf), keys, self.drifts)
+        except PersonalizeError as error:
+            error.attempts = passenger.attempts
+            if isinstance(error, DeadlineExceededError) and passenger.setback is not None:
+                error.__cause__ = passenger.setback
+            error.__traceback__ = None
+            return error
+        self.breaker.answered(_now(), passenger.passage)
+        passenger.asking = False
+        return entries
+
+    def _report(self, passenger: Passenger, error: PersonalizeError) -> None:
+        now = _now()
+        passenger.asking = False
+        match error:
+            case AuthenticationError():
+                self.breaker.denied(now, passenger.passage, error)
+            case RateLimitedError():
+                # Without a word of how long, others wait at least as long as a retry would.
+                self._window.throttled(error.retry_after or self._retrying.initial, now)
+                self.breaker.answered(now, passenger.passage)
+            case BadRequestError() | PayloadTooLargeError():
+                self.breaker.answered(now, passenger.passage)
+            case _:
+                self.breaker.failed(now, passenger.passage, error)
+
+    async def _renewed(self, passenger: Passenger, known: int) -> bool:
+        """Whether the key that was refused has been exchanged for another, which deserves one attempt at once."""
+        if passenger.attempts >= self._policy.attempts:
+            return False
+        try:
+            await self._exchange.renew()
+        except PersonalizeError:
+            return False
+        return self._exchange.credentials_changed != known
+
+    async def _may_retry(self, flight: Flight, error: PersonalizeError, took: float) -> bool:
+        now = _now()
+        left = flight.wanted_until - now
+        jitter = self._effects.jitter() * min(self._retrying.initial, left / 4)
+        pause = max(error.retry_after or 0.0, self._window.wait(now), jitter)
+        hopeless = isinstance(error, DeadlineExceededError) or not error.retryable or left - pause <= took / 2
+        if hopeless or flight.passenger.attempts >= self._policy.attempts or self.breaker.is_open:
+            return False
+        if not self._budget.try_spend(now):
+            return False
+        await asyncio.sleep(pause)
+        if self.breaker.is_open or self._window.wait(_now()) or not flight.tickets:
+            return False
+        self._window.leaving()
+        return True
+
+    def _quota_is(self, quota: Quota) -> None:
+        self._window.observe(quota, _now())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def reason_of(error: PersonalizeError) -> Reason:
+    """Returns what an entry says when this error stood in its way."""
+    match error:
+        case DeadlineExceededError():
+            return Reason.TIMEOUT
+        case RateLimitedError():
+            return Reason.RATE_LIMITED
+        case AuthenticationError():
+            return Reason.UNAUTHORIZED
+        case BadRequestError():
+            return Reason.BAD_REQUEST
+        case BadReplyError():
+            return Reason.BAD_REPLY
+        case _:
+            return Reason.UNAVAILABLE

@@ -1,0 +1,41 @@
+"""The OpenAPI description that the emulator serves, and the emulator, hold each other to it."""
+
+import json
+
+import pytest
+from emulator.kit import authorization
+
+from moengage_personalize.emulator import Emulator
+from moengage_personalize.emulator._control import control
+from moengage_personalize.emulator._messages import Request
+
+schemathesis = pytest.importorskip("schemathesis")
+hypothesis = pytest.importorskip("hypothesis")
+
+pytestmark = pytest.mark.conformance
+
+_emulator = Emulator(rate_limit=None)
+_description = json.loads(control(_emulator, Request(method="GET", path="/_emulator/openapi.json")).body)
+_schema = schemathesis.openapi.from_dict(_description)
+_schema.app = _emulator.app
+_credentials = {name.decode(): value.decode() for name, value in authorization().items()}
+
+
+@_schema.auth()
+class Credentials:
+    def get(self, case, context):
+        return _credentials["authorization"]
+
+    def set(self, case, data, context):
+        case.headers["Authorization"] = data
+        case.headers["MOE-APPKEY"] = _credentials["moe-appkey"]
+
+
+@_schema.parametrize()
+@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+def test_whatever_the_description_allows_is_accepted_and_whatever_it_forbids_is_refused(case):
+    # unknown query parameters are ignored, so nothing that metadata is asked can be wrong
+    from schemathesis.specs.openapi.checks import negative_data_rejection
+
+    lenient = [negative_data_rejection] if case.method == "GET" else []
+    case.call_and_validate(excluded_checks=lenient)

@@ -1,0 +1,306 @@
+"""The circuit, the quota and the bound, through the client; every knob is turned, and requests are counted."""
+
+import asyncio
+
+import anyio
+import httpx
+import pytest
+from support.moengage import MoEngage, error, make_client, served, serving
+
+from moengage_personalize import (
+    AuthenticationError,
+    CachePolicy,
+    FetchPolicy,
+    NotAskedError,
+    RateLimitedError,
+    Reason,
+    RetryPolicy,
+    ServerError,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def policy(**options):
+    return FetchPolicy(**{"breaker_failures": 4, "attempts": 1, "open_for": 5.0, **options})
+
+
+class Outage:
+    """A MoEngage that can be switched off."""
+
+    def __init__(self, answer=lambda: error(503)):
+        self.down = True
+        self.answer = answer
+        self.transport = MoEngage(fetch=lambda body: self.answer() if self.down else serving(a=served()))
+
+    @property
+    def requests(self):
+        return self.transport.count("fetch")
+
+
+async def ask(client, count, **options):
+    return [(await client.fetch("a", customer_id=f"person-{n}", **options))["a"].reason for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: error(503),
+        lambda: httpx.ConnectError("no"),
+        lambda: 3_600,
+        lambda: error(302),
+        lambda: httpx.Response(200, content=b"?"),
+    ],
+)
+async def test_an_outage_opens_the_circuit_and_its_end_closes_it(answer):
+    outage = Outage(answer)
+    async with make_client(outage.transport, fetching=policy()) as client:
+        reasons = await ask(client, 20)
+        assert reasons[4:] == [Reason.OPEN_CIRCUIT] * 16
+        assert outage.requests == 4
+        await anyio.sleep(5.0)
+        await ask(client, 20)
+        assert outage.requests == 5  # the probe
+        outage.down = False
+        await anyio.sleep(5.0)
+        assert (await ask(client, 20)) == [Reason.MATCHED] * 20
+        assert client.stats().circuit_openings == 1
+        assert client.stats().fetches_refused == 16 + 19
+
+
+async def test_the_error_of_an_open_circuit_names_what_opened_it():
+    outage = Outage()
+    async with make_client(outage.transport, fetching=policy(on_error="raise")) as client:
+        for _ in range(4):
+            with pytest.raises(ServerError):
+                await client.fetch("a")
+        with pytest.raises(NotAskedError, match="circuit is open") as raised:
+            await client.fetch("a")
+    assert isinstance(raised.value.__cause__, ServerError)
+    assert raised.value.attempts == 0
+    assert 0 < raised.value.retry_after <= 5.0
+
+
+@pytest.mark.parametrize(("knob", "requests"), [({}, 4), ({"breaker_failures": 9}, 9)])
+async def test_breaker_failures_is_how_many_open_it(knob, requests):
+    outage = Outage()
+    async with make_client(outage.transport, fetching=policy(**knob)) as client:
+        await ask(client, 20)
+    assert outage.requests == requests
+
+
+@pytest.mark.parametrize(("window", "requests"), [(10.0, 4), (2.0, 10)])
+async def test_breaker_window_is_how_long_a_failure_is_remembered(window, requests):
+    outage = Outage()
+    async with make_client(outage.transport, fetching=policy(breaker_window=window)) as client:
+        for _ in range(10):
+            await ask(client, 1)
+            await anyio.sleep(1.0)
+            if outage.requests == 4 and window == 10.0:
+                break
+    assert outage.requests == requests
+
+
+@pytest.mark.parametrize(("seconds", "probes"), [(5.0, 20), (20.0, 5)])
+async def test_open_for_is_the_time_between_probes(seconds, probes):
+    outage = Outage()
+    async with make_client(outage.transport, fetching=policy(open_for=seconds)) as client:
+        await ask(client, 10)
+        for _ in range(1_000):
+            await anyio.sleep(0.1)
+            await ask(client, 1)
+    assert abs(outage.requests - 4 - probes) <= 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_refused_credentials_open_it_at_once_and_for_long(status):
+    outage = Outage(lambda: error(status))
+    async with make_client(outage.transport, fetching=policy(denied_for=60.0)) as client:
+        page = await client.fetch("a")
+        assert page["a"].reason is Reason.UNAUTHORIZED
+        await anyio.sleep(59.0)
+        page = await client.fetch("a")
+        assert page["a"].reason is Reason.OPEN_CIRCUIT
+        assert isinstance(page.error, AuthenticationError)
+        assert outage.requests == 1
+        outage.down = False
+        await anyio.sleep(1.0)
+        assert (await client.fetch("a"))["a"].matched
+
+
+async def test_many_at_once_make_one_probe():
+    outage = Outage()
+    async with make_client(outage.transport, fetching=policy()) as client:
+        await ask(client, 10)
+        await anyio.sleep(5.0)
+        await asyncio.gather(*(client.fetch("a", customer_id=f"person-{n}") for n in range(100)))
+    assert outage.requests == 5
+
+
+async def test_a_probe_whose_caller_went_away_is_no_verdict():
+    outage = Outage()
+    async with make_client(outage.transport, fetching=policy()) as client:
+        await ask(client, 10)
+        await anyio.sleep(5.0)
+        outage.answer = lambda: 3_600
+        task = asyncio.create_task(client.fetch("a"))
+        await anyio.sleep(0.1)
+        task.cancel()
+        await anyio.sleep(4.8)
+        assert (await ask(client, 1)) == [Reason.OPEN_CIRCUIT]
+        outage.down = False
+        await anyio.sleep(0.2)
+        assert (await ask(client, 1)) == [Reason.MATCHED]
+
+
+async def test_an_outage_of_an_hour_costs_one_probe_per_interval_plus_the_budget():
+    outage = Outage()
+    async with make_client(outage.transport) as client:
+        for _ in range(3_600):
+            await asyncio.gather(*(client.fetch("a", customer_id=f"person-{n}") for n in range(3)))
+            await anyio.sleep(1.0)
+        assert outage.requests <= 3_600 / 5 + RetryPolicy().budget
+        outage.down = False
+        await anyio.sleep(5.0)
+        await client.fetch("a")
+        assert (await ask(client, 3)) == [Reason.MATCHED] * 3
+
+
+async def test_an_open_circuit_is_answered_with_what_is_stale():
+    outage = Outage()
+    outage.down = False
+    async with make_client(outage.transport, fetching=policy(), caching=CachePolicy(stale_if_error=600)) as client:
+        await client.fetch("a", customer_id="person-1")
+        outage.down = True
+        await ask(client, 10)
+        page = await client.fetch("a", customer_id="person-1", on_error="raise")
+    assert (page["a"].reason, page["a"].trouble) == (Reason.STALE, Reason.OPEN_CIRCUIT)
+    assert page["a"].matched
+
+
+async def test_a_question_that_is_refused_is_no_sign_of_an_outage():
+    moengage = MoEngage(fetch=lambda body: error(400))
+    async with make_client(moengage, fetching=policy()) as client:
+        assert (await ask(client, 20)) == [Reason.BAD_REQUEST] * 20
+
+
+# ── the bound ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("bound", [3, 8])
+async def test_beyond_max_in_flight_the_default_comes_at_once(bound):
+    async def fetch(body):
+        await anyio.sleep(0.5)
+        return serving(a=served())
+
+    moengage = MoEngage(fetch=fetch)
+    async with make_client(moengage, fetching=FetchPolicy(max_in_flight=bound)) as client:
+        began = anyio.current_time()
+        tasks = [asyncio.create_task(client.fetch("a", customer_id=f"person-{n}")) for n in range(10)]
+        refused = await asyncio.gather(*tasks[bound:])
+        assert anyio.current_time() == began
+        assert [page["a"].reason for page in refused] == [Reason.OVERLOADED] * (10 - bound)
+        assert isinstance(refused[0].error, NotAskedError)
+        assert all(page["a"].matched for page in await asyncio.gather(*tasks[:bound]))
+        assert (await client.fetch("a"))["a"].matched
+
+
+# ── the quota ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def limited(limit, *, reset="60", remaining=None):
+    """Tells of its quota in every reply."""
+
+    def fetch(body):
+        left = limit - moengage.count("fetch") if remaining is None else remaining
+        headers = {
+            "x-ratelimit-limit": f"{limit}",
+            "x-ratelimit-remaining": f"{max(0, left)}",
+            "x-ratelimit-reset": reset,
+        }
+        return httpx.Response(200, json={"experiences": {"a": served()}}, headers=headers)
+
+    moengage = MoEngage(fetch=fetch)
+    return moengage
+
+
+async def test_nothing_is_asked_when_nothing_remains_until_the_reset():
+    moengage = limited(10, reset="20")
+    async with make_client(moengage) as client:
+        reasons = await ask(client, 15)
+        assert reasons == [Reason.MATCHED] * 10 + [Reason.RATE_LIMITED] * 5
+        page = await client.fetch("a")
+        assert isinstance(page.error, RateLimitedError)
+        assert (page.error.attempts, page.error.retry_after) == (0, pytest.approx(20))
+        await anyio.sleep(20)
+        assert (await client.fetch("a"))["a"].matched
+    assert moengage.count("fetch") == 11
+
+
+async def test_a_reset_in_epoch_seconds_is_understood():
+    from moengage_personalize import Effects
+
+    moengage = limited(1, reset="1795459230")
+    async with make_client(moengage, effects=Effects(wall=lambda: 1795459200.0, jitter=lambda: 0.5)) as client:
+        await client.fetch("a")
+        assert (await client.fetch("a")).error.retry_after == pytest.approx(30)
+
+
+@pytest.mark.parametrize(("share", "sent"), [(1.0, 40), (0.5, 20), (0.1, 4)])
+async def test_quota_share_is_what_this_process_may_use(share, sent):
+    moengage = limited(40, remaining=39)
+    async with make_client(moengage, fetching=FetchPolicy(quota_share=share)) as client:
+        await ask(client, 60)
+        assert moengage.count("fetch") == sent
+        assert client.stats().fetches_refused == 60 - sent
+
+
+async def test_after_a_429_everybody_waits_as_long_as_it_says():
+    outage = Outage(lambda: error(429, retry_after="7"))
+    async with make_client(outage.transport) as client:
+        assert (await ask(client, 10)) == [Reason.RATE_LIMITED] * 10
+        assert outage.requests == 1
+        outage.down = False
+        await anyio.sleep(6.9)
+        assert (await ask(client, 1)) == [Reason.RATE_LIMITED]
+        await anyio.sleep(0.1)
+        assert (await ask(client, 1)) == [Reason.MATCHED]
+
+
+# ── retries ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+async def test_attempts_is_how_often_a_request_is_sent(attempts):
+    outage = Outage()
+    async with make_client(outage.transport, fetching=FetchPolicy(attempts=attempts)) as client:
+        await client.fetch("a", deadline=5.0)
+    assert outage.requests == attempts
+
+
+async def test_there_is_no_retry_without_time_for_it():
+    async def fetch(body):
+        await anyio.sleep(0.8)
+        return error(500)
+
+    moengage = MoEngage(fetch=fetch)
+    async with make_client(moengage) as client:
+        began = anyio.current_time()
+        page = await client.fetch("a", deadline=1.0)
+        assert anyio.current_time() - began == pytest.approx(0.8)
+        assert isinstance(page.error, ServerError)
+    assert moengage.count("fetch") == 1
+
+
+async def test_closing_answers_those_who_wait_at_once():
+    moengage = MoEngage(fetch=lambda body: 3_600)
+    client = make_client(moengage)
+    async with client:
+        task = asyncio.create_task(client.fetch("a", deadline=100.0))
+        await anyio.sleep(0.1)
+        began = anyio.current_time()
+    page = await task
+    assert anyio.current_time() - began < 1.0
+    assert page["a"].reason is Reason.CLOSED
+    assert isinstance(page.error, NotAskedError)
+    assert moengage.under_way == 0
