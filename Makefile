@@ -39,8 +39,8 @@ test: lint ## Lint, types, and every test that needs no wall clock, with coverag
 	@echo '── tests, with orjson'
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run --parallel-mode $(BIN)/pytest -q -m 'not conformance'
-	@echo '── the core and the wire, without orjson'
-	@$(BIN)/coverage run --parallel-mode .ci/without_orjson.py -q -m 'not conformance' $(or $(wildcard tests/core),tests)
+	@echo '── the core, and the client end to end, without orjson'
+	@$(BIN)/coverage run --parallel-mode .ci/without_orjson.py -q -m 'not conformance' $(wildcard tests/core tests/end_to_end)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --fail-under=$(COVERAGE_FLOOR)
 

@@ -32,6 +32,8 @@ import attrs
 import httpx
 
 HERE = Path(__file__).parent
+# -P: what is installed is what runs, though this may be started beside its source.
+PYTHON_M = [sys.executable, "-P", "-m"]
 AT_ONCE = 4  # visitors at the same time: they share the machine with the shop and the emulator
 AGENTS = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1",
@@ -107,13 +109,13 @@ def running(name: str, command: list[str], environment: dict[str, str] | None = 
 
 def emulator_command(folder: Path, page_port: int) -> list[str]:
     """Returns how the emulator is started, with a certificate authority of its own."""
-    module = [sys.executable, "-m", "moengage_personalize.cli", "emulator"]
+    module = [*PYTHON_M, "moengage_personalize.cli", "emulator"]
     return [*module, "--port", "0", "--page-port", str(page_port), "--ca-file", str(folder / "ca.pem")]
 
 
 def storefront_command(port: int) -> list[str]:
     """Returns how the shop is started."""
-    uvicorn = [sys.executable, "-m", "uvicorn", "--app-dir", str(HERE), "--factory", "storefront:create_app"]
+    uvicorn = [*PYTHON_M, "uvicorn", "--app-dir", str(HERE), "--factory", "storefront:create_app"]
     return [*uvicorn, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "10"]
 
 
@@ -315,7 +317,7 @@ def demo(visitors: int) -> int:
     """Runs everything; returns the exit status."""
     started = time.monotonic()
     with world() as running_world:
-        print(f"The shop is at {running_world.shop_url}, the emulator's page at {running_world.page_url}")
+        print(f"The shop is at {running_world.shop_url}, the emulator at {running_world.page_url}")
         seen = asyncio.run(send_visitors(running_world.shop_url, visitors))
         status = running_world.shop.stop()
         if not running_world.report.exists():
@@ -335,10 +337,11 @@ def demo(visitors: int) -> int:
 
 def stay(port: int, page_port: int) -> int:
     """Leaves the shop and the emulator running until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first too: a shell's background jobs ignore it
+        signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), world(port=port, page_port=page_port) as running_world:
         print(f"The shop        {running_world.shop_url}/        try: /?utm_medium=email, or be John")
-        print(f"The emulator    {running_world.page_url}        what arrives, as it arrives")
+        print(f"What arrived    {running_world.page_url}_emulator/counts")
         print("Ctrl-C stops both.", flush=True)
         signal.pause()
     print("\nStopped; the shop has delivered what was waiting.")

@@ -1,10 +1,13 @@
 """The demo's account: it must notice each way in which events can go wrong."""
 
+import re
+import signal
 import subprocess
 import sys
 from collections import Counter
 
 import demo
+import httpx
 import pytest
 
 STATS = {"accepted": 2, "delivered": 2, "dropped": 0, "dropped_at_the_door": 0, "refused": 0, "rejected": 0}
@@ -59,3 +62,19 @@ def test_the_demo_loses_nothing_and_behaves_without_a_terminal():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every accepted event arrived exactly once" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_left_running_it_says_where_to_look_and_stops_both_when_told(number):
+    command = [sys.executable, demo.__file__, "--stay", "--port", "0", "--page-port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        said = [process.stdout.readline() for _ in range(3)]
+        shop, counts = (re.search(r"http://\S+", line)[0] for line in said[:2])
+        assert httpx.get(shop, trust_env=False).status_code == 200
+        assert httpx.get(counts, trust_env=False).json()["fetch_requests"] == 1
+        process.send_signal(number)
+        assert process.wait(20) == 0
+    for gone in (shop, counts):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(gone, trust_env=False)
