@@ -3,8 +3,8 @@
 `track` is what a web handler calls, on the event loop. `settle` returns when everything that was tracked is answered:
 each SDK's own flush, in a thread where it blocks. `room` says how much may be outstanding before an SDK drops events.
 
-What is given to the peers favours them: their property dictionaries and contexts are built once, ours are decoded afresh
-from a reply for every page, as after a fetch (`ours`), or shared (`ours-repeated`).
+What is given to the peers favours them: their property dictionaries are built once, our experiences are decoded
+afresh from a reply for every page, as after a fetch (`ours`), or shared (`ours-repeated`).
 """
 
 import asyncio
@@ -214,7 +214,7 @@ class LaunchDarkly(Contender):
         from ldclient.impl.events.event_processor import DefaultEventProcessor
         from ldclient.impl.events.types import EventFactory
 
-        self._contexts = {customer: Context.create(customer) for customer in workload.CUSTOMERS}
+        self._customer, self._create = None, Context.create
         self._event = EventFactory(with_reasons=False).new_custom_event
         self._number = 0
         config = Config(
@@ -227,8 +227,10 @@ class LaunchDarkly(Contender):
         self.client = DefaultEventProcessor(config)
 
     def track(self, customer, properties):
+        if customer != self._customer:  # a context for each page view
+            self._customer, self._context = customer, self._create(customer)
         self._number += 1  # the metric value: custom events have no identity
-        self.client.send_event(self._event(workload.EVENT, self._contexts[customer], properties, self._number))
+        self.client.send_event(self._event(workload.EVENT, self._context, properties, self._number))
 
     async def settle(self):
         self.client.flush()

@@ -113,11 +113,10 @@ class Worker:
         total = 0
         for count in [1_000] + [events] * steps:
             for start in range(0, count, TURN):
-                items = contender.prepare(TURN)
-                for customer, item in zip(customers(TURN, total + start), items, strict=True):
-                    contender.track(customer, item)
+                for customer, item in zip(customers(TURN, total + start), contender.prepare(TURN), strict=True):
+                    contender.track(customer, json.loads(json.dumps(item)) if isinstance(item, dict) else item)
                 await asyncio.sleep(0)
-            items = item = None
+            item = None
             await asyncio.sleep(0.3)
             gc.collect()
             total += count
