@@ -31,7 +31,7 @@ import httpx
 from ._config import ApiKey, BatchPolicy, FetchPolicy, OnError, RetryPolicy, Secret, Settings, one_of, resolve
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
-from ._errors import InvalidInputError, UsageError
+from ._errors import ConnectionFailedError, InvalidInputError, UsageError
 from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
@@ -51,6 +51,7 @@ from .core.wire import (
     metadata_target,
     read_metadata,
 )
+from .http2 import Http2Transport
 
 _State = Literal["new", "open", "closing", "closed", "forked"]
 _IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
@@ -241,7 +242,7 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open here, or not enabled.
         """
         call = Call(method="GET", target=metadata_target(status))
-        self._check_loop()
+        self._check_open()
         if self._engine is None:
             raise UsageError("the client is not enabled: there is nobody to ask for metadata")
         return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
@@ -273,7 +274,7 @@ class AsyncPersonalizeClient:
         one_of("fetch", "on_error", on_error, ("default", "raise"))
         if not isinstance(seconds, int | float) or not 0 < seconds < inf:
             raise InvalidInputError("deadline must be a number of seconds above 0")
-        self._check_loop()
+        self._check_open()
         self._fetches += 1
         if self._engine is None or self._circuit.paused:
             reason = Reason.DISABLED if self._engine is None else Reason.PAUSED
@@ -455,10 +456,26 @@ class AsyncPersonalizeClient:
                     "tracking belongs to the thread of the client's event loop: from another thread, such as a FastAPI"
                     " `def` endpoint, use anyio.from_thread.run_sync(client.track_impression, …)"
                 )
-        self._check_loop()
+        self._check_open()
         raise AssertionError  # pragma: no cover - the line above raised
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def warm_up(self) -> None:
+        """Opens the connection ahead of the first request, if the transport is the SDK's own.
+
+        Raises:
+            ConnectionFailedError: It cannot be opened; a later request tries again.
+        """
+        self._check_open()
+        if isinstance(self._transport, Http2Transport):
+            try:
+                await self._transport.warm_up(self._settings.base_url)
+            except httpx.TransportError as error:
+                failure = f"the connection cannot be opened: {type(error).__name__}"
+            else:
+                return
+            raise ConnectionFailedError(failure)
 
     async def flush(self, timeout: float = 30.0) -> DeliveryReport:  # noqa: ASYNC109 - it returns, it does not raise
         """Waits until everything accepted before the call is settled, and returns the report since the start.
@@ -466,19 +483,19 @@ class AsyncPersonalizeClient:
         Args:
             timeout: Seconds; what is not settled by then is `pending` in the report.
         """
-        self._check_loop()
+        self._check_open()
         if self._engine is not None:
             await self._engine.pump.flush(timeout)
         return self._report()
 
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""
-        self._check_loop()
+        self._check_open()
         self._circuit.paused, self._owner = True, 0
 
     def resume(self) -> None:
         """Undoes `pause`."""
-        self._check_loop()
+        self._check_open()
         self._circuit.paused = False
         if self._engine is not None:
             self._owner = get_ident()
@@ -497,6 +514,7 @@ class AsyncPersonalizeClient:
             fetches=self._fetches,
             fetch_requests=engine.fetcher.requests if engine else 0,
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
+            connections_opened=self._connections_opened(),
             paused=self._paused,
             closed=self._closed,
             disabled=self._disabled,
@@ -515,10 +533,13 @@ class AsyncPersonalizeClient:
             case state:
                 return Health(condition=Condition.CLOSED, detail=f"the client is {state}")
 
+    def _connections_opened(self) -> int:
+        return self._transport.stats().connections_opened if isinstance(self._transport, Http2Transport) else 0
+
     def _report(self) -> DeliveryReport:
         return DeliveryReport(**self._buffer.counts())
 
-    def _check_loop(self) -> None:
+    def _check_open(self) -> None:
         match self._state:
             case "new":
                 raise UsageError("the client is not open: use `async with AsyncPersonalizeClient(…) as client`")
@@ -527,12 +548,15 @@ class AsyncPersonalizeClient:
             case "forked":
                 raise UsageError("this process was forked after the client was opened: open one in the child")
             case "open":
-                try:
-                    running = asyncio.get_running_loop()
-                except RuntimeError:
-                    running = None
-                if running is not self._loop:
-                    raise UsageError("the client was opened in another event loop: open one in each")
+                self._check_loop()
+
+    def _check_loop(self) -> None:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise UsageError("the client was opened in another event loop: open one in each")
 
     def __repr__(self) -> str:
         return f"<AsyncPersonalizeClient {self._state}, {self._settings.base_url}, {self._buffer.pending} pending>"

@@ -33,6 +33,7 @@ from ._fetcher import Fetcher
 from ._pump import Pump
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
+from .http2 import Http2Transport
 
 log = logging.getLogger("moengage_personalize")
 T = TypeVar("T")
@@ -137,9 +138,7 @@ class Engine:
 def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:
     """Returns the transport of a client that was given none. It blocks for ~15 ms the first time: not on the loop."""
     context = ssl_context or _shared_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
-    return httpx.AsyncHTTPTransport(
-        verify=context, http1=True, http2=True, trust_env=False, proxy=proxy, limits=httpx.Limits(max_connections=10)
-    )
+    return Http2Transport(ssl_context=context, proxy=proxy)
 
 
 @cache

@@ -46,6 +46,7 @@ from .core.delivery import (
     Unavailable,
 )
 from .core.wire import EVENTS_PATH
+from .http2 import Lane
 
 log = logging.getLogger("moengage_personalize")
 EVENT_TIMEOUT = 10.0  # seconds for one events request; nobody waits for it, and a stuck one should not hold a sender
@@ -199,7 +200,7 @@ class Pump:
         self.wake()
 
     async def _ask(self, batch: Batch) -> Answer:
-        call = Call(method="POST", target=EVENTS_PATH, body=batch.encode(), lane="bulk")
+        call = Call(method="POST", target=EVENTS_PATH, body=batch.encode(), lane=Lane.BULK)
         known = self._exchange.credentials_changed
         try:
             await self._exchange.request(call, deadline=anyio.current_time() + EVENT_TIMEOUT)

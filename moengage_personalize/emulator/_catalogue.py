@@ -156,12 +156,8 @@ class Experience:
 
     key: str = attrs.field(validator=_length(5, 50))
     audiences: tuple[Audience, ...] = attrs.field(validator=_at_most(MAX_AUDIENCES, "audiences"))
-    name: str = attrs.field(
-        default=attrs.Factory(lambda self: self.key, takes_self=True), validator=_length(5, 256)
-    )
-    status: Status = attrs.field(
-        default="Active", validator=attrs.validators.in_(("Active", "Paused", "Scheduled"))
-    )
+    name: str = attrs.field(default=attrs.Factory(lambda self: self.key, takes_self=True), validator=_length(5, 256))
+    status: Status = attrs.field(default="Active", validator=attrs.validators.in_(("Active", "Paused", "Scheduled")))
     control_group: float = attrs.field(default=0.0, validator=_share)
 
     @classmethod
@@ -312,14 +308,11 @@ def _hexadecimal(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def _compile(
-    experience: Experience, place: int, audience: Audience, number: int, variation: Variation
-) -> Served:
+def _compile(experience: Experience, place: int, audience: Audience, number: int, variation: Variation) -> Served:
     variation_id, audience_id = str(number + 1), f"{place + 1}A"
     entry = {
         "payload": {
-            name: {"value": held.value, "data_type": held.data_type}
-            for name, held in variation.payload.items()
+            name: {"value": held.value, "data_type": held.data_type} for name, held in variation.payload.items()
         },
         "experience_context": {
             "cid": f"{_hexadecimal(experience.key)}_F_T_WP_AB_{variation_id}_P_0_AU_{audience_id}",
@@ -340,10 +333,6 @@ def device_of(user_agent: str | None) -> Device | None:
     """The device class that a browser's `User-Agent` claims."""
     if not user_agent:
         return None
-    if (
-        "iPad" in user_agent
-        or "Tablet" in user_agent
-        or ("Android" in user_agent and "Mobile" not in user_agent)
-    ):
+    if "iPad" in user_agent or "Tablet" in user_agent or ("Android" in user_agent and "Mobile" not in user_agent):
         return "Tablet"
     return "Mobile" if "Mobi" in user_agent or "iPhone" in user_agent else "Desktop"

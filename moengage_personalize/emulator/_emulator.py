@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from moengage_personalize.emulator._catalogue import (
-    Catalogue,
-    Experience,
-    Served,
-    Unserved,
-    Visitor,
-    device_of,
-)
+from moengage_personalize.emulator._catalogue import Catalogue, Experience, Served, Unserved, Visitor, device_of
 from moengage_personalize.emulator._effects import Effects
 from moengage_personalize.emulator._ledger import Endpoint, Ledger, RequestRecord
 from moengage_personalize.emulator._messages import Refusal, Reply, Request, json_reply
@@ -97,9 +90,7 @@ class Emulator:
         self._started = self.effects.now()
         self.regenerate_key(api_key)
         if experiences is None:
-            from moengage_personalize.emulator._toml import (
-                demo_catalogue,
-            )  # late: reading TOML costs start-up time
+            from moengage_personalize.emulator._toml import demo_catalogue  # late: reading TOML costs start-up time
 
             experiences = demo_catalogue()
         self.catalogue = Catalogue.of(experiences)
@@ -111,9 +102,7 @@ class Emulator:
     @property
     def app(self) -> "Application":
         """A new ASGI application over this state; any number of them may be served at once."""
-        from moengage_personalize.emulator._asgi import (
-            Application,
-        )  # late: the shell stands above this module
+        from moengage_personalize.emulator._asgi import Application  # late: the shell stands above this module
 
         return Application(self)
 
@@ -191,9 +180,7 @@ class Emulator:
             raise Refusal(400, "Request Error", "MoEngage Client not found: MOE-APPKEY is missing or unknown")
         given = request.headers.get(b"authorization", b"")
         if given != self._authorization and not self._same_credentials(given):
-            raise Refusal(
-                401, "Authentication required", "The workspace id or the Personalize API key is wrong"
-            )
+            raise Refusal(401, "Authentication required", "The workspace id or the Personalize API key is wrong")
 
     def _same_credentials(self, authorization: bytes) -> bool:
         """Whether a header that is not written as we would write it means the same."""
@@ -222,9 +209,7 @@ class Emulator:
                 return self._metadata(request)
 
     def _fetch(self, question: FetchQuestion, entry: "_Entry") -> Reply:
-        known = self.profiles.find(
-            question.customer_id, question.user_identifiers, self.catalogue.identity_resolution
-        )
+        known = self.profiles.find(question.customer_id, question.user_identifiers, self.catalogue.identity_resolution)
         self._note_identity(question, entry, known)
         visitor = Visitor(
             sticky_id=known or question.customer_id,
@@ -270,9 +255,7 @@ class Emulator:
     def _events(self, body: bytes, entry: "_Entry", plan: Plan) -> Reply:
         report = events_report(body, self.reading, entry.at)
         if plan.poison is not None and any(_poisoned(element, plan.poison) for element in report.elements):
-            raise Refusal.invalid(
-                "elements - Validators Failed : Validator: Element, Errored Field: attributes"
-            )
+            raise Refusal.invalid("elements - Validators Failed : Validator: Element, Errored Field: attributes")
         duplicates = 0
         for element in report.elements:
             duplicates += self.ledger.record_element(element, request=entry.number, at=entry.at)
@@ -295,11 +278,7 @@ class Emulator:
     def _metadata(self, request: Request) -> Reply:
         wanted = metadata_statuses(request.query)
         found = [
-            {
-                "experience_name": experience.name,
-                "experience_key": experience.key,
-                "status": experience.status,
-            }
+            {"experience_name": experience.name, "experience_key": experience.key, "status": experience.status}
             for experience in self.catalogue
             if wanted is None or experience.status in wanted
         ]

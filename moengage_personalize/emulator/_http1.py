@@ -56,9 +56,7 @@ class Http1:
                         pass
         except h11.RemoteProtocolError as error:
             if self._h11.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                self._write(
-                    h11.Response(status_code=error.error_status_hint, headers=[("connection", "close")])
-                )
+                self._write(h11.Response(status_code=error.error_status_hint, headers=[("connection", "close")]))
             self._connection.transport.close()
 
     def _begin(self) -> None:
@@ -89,9 +87,7 @@ class Http1:
         """The head of an answer, and the first of its body."""
         if self._closing:
             headers = [*headers, (b"connection", b"close")]
-        self._write(
-            h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Unknown"))
-        )
+        self._write(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Unknown")))
         self.more(stream, body, end=end)
 
     def more(self, _stream: int, body: bytes, *, end: bool) -> None:

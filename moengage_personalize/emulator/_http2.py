@@ -111,9 +111,7 @@ class Http2:
                 fields.append((b"host", value))
             elif name[:1] != b":":
                 fields.append((name, value))
-        scope = scope_of(
-            "2", method, target, fields, "https", self._connection.client, self._connection.server
-        )
+        scope = scope_of("2", method, target, fields, "https", self._connection.client, self._connection.server)
         exchange = self._exchanges[stream] = Exchange(self, stream, bytes(body))
         self._connection.run(exchange, scope)
 

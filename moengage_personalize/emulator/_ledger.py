@@ -114,9 +114,7 @@ class Ledger:
         max_uuids: How many UUIDs are remembered, to refuse them a second time.
     """
 
-    def __init__(
-        self, *, max_requests: int = 50_000, max_events: int = 200_000, max_uuids: int = 1_000_000
-    ) -> None:
+    def __init__(self, *, max_requests: int = 50_000, max_events: int = 200_000, max_uuids: int = 1_000_000) -> None:
         self._max_requests = max_requests
         self._max_events = max_events
         self._max_uuids = max_uuids
@@ -206,9 +204,7 @@ class Ledger:
         counts.accepted += 1
         self.events.append(event)
         context = event.action["attributes"]
-        tally = self._tally(
-            *(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id"))
-        )
+        tally = self._tally(*(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id")))
         if event.action["action"] == SHOWN:
             counts.impressions += 1
             tally.impressions += 1

@@ -21,9 +21,7 @@ def _arguments() -> argparse.ArgumentParser:
         prog="moengage-personalize emulator", description="Emulates MoEngage Personalize on this machine."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=_PORT, help="port; 0 takes a free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=_PORT, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--page-port",
         type=int,
@@ -42,10 +40,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="which of MoEngage's documents decides where the identity stands (default: %(default)s)",
     )
     parser.add_argument(
-        "--rate-limit",
-        type=int,
-        default=10_000,
-        help="fetch requests a minute; 0 lifts it (default: %(default)s)",
+        "--rate-limit", type=int, default=10_000, help="fetch requests a minute; 0 lifts it (default: %(default)s)"
     )
     return parser
 
@@ -95,12 +90,7 @@ async def _serve(options: argparse.Namespace) -> None:
             loop.add_signal_handler(name, stop.set)
     page_port = None if options.page_port < 0 else options.page_port
     async with serve(
-        emulator,
-        options.host,
-        options.port,
-        tls=not options.no_tls,
-        page_port=page_port,
-        ca_path=options.ca_file,
+        emulator, options.host, options.port, tls=not options.no_tls, page_port=page_port, ca_path=options.ca_file
     ) as server:
         print(_greeting(emulator.workspace_id, emulator.api_key, server), flush=True)  # noqa: T201
         await stop.wait()
@@ -117,6 +107,4 @@ def _greeting(workspace_id: str, api_key: str, server: "Server") -> str:
     if server.ca_path is not None:
         exports["SSL_CERT_FILE"] = str(server.ca_path)
     lines = [f"export {name}={quote(value)}" for name, value in exports.items()]
-    return "\n".join(
-        [f"# MoEngage Personalize, emulated. Live page: {server.page_url}", *lines, "# Ctrl-C stops it."]
-    )
+    return "\n".join([f"# MoEngage Personalize, emulated. Live page: {server.page_url}", *lines, "# Ctrl-C stops it."])

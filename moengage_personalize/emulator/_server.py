@@ -36,9 +36,7 @@ class Server:
         page_url: Where a browser finds the live page.
     """
 
-    def __init__(
-        self, emulator: "Emulator", host: str, authority: Authority | None, max_streams: int
-    ) -> None:
+    def __init__(self, emulator: "Emulator", host: str, authority: Authority | None, max_streams: int) -> None:
         self.emulator = emulator
         self.app = emulator.app
         self.host = host
@@ -78,9 +76,7 @@ class Server:
 
     async def _listen_for_page(self, port: int) -> None:
         """A second door without TLS, so that a browser need not trust the authority to see the live page."""
-        self._page = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self), "127.0.0.1", port
-        )
+        self._page = await asyncio.get_running_loop().create_server(lambda: Connection(self), "127.0.0.1", port)
         self.page_url = f"http://127.0.0.1:{self._page.sockets[0].getsockname()[1]}/"
 
     async def _watch(self) -> None:
@@ -181,9 +177,7 @@ async def serve(
 
 
 @contextlib.contextmanager
-def _certificate_file(
-    authority: Authority | None, ca_path: "str | os.PathLike[str] | None"
-) -> Iterator[Path | None]:
+def _certificate_file(authority: Authority | None, ca_path: "str | os.PathLike[str] | None") -> Iterator[Path | None]:
     """The file that holds the authority's certificate: the caller's, which stays, or a temporary one."""
     if authority is None:
         yield None

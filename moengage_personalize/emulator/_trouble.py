@@ -72,8 +72,7 @@ class Trouble:
         default=None, validator=attrs.validators.optional(attrs.validators.in_(OUTCOMES))
     )
     status: int | None = attrs.field(
-        default=None,
-        validator=attrs.validators.optional([attrs.validators.ge(400), attrs.validators.le(599)]),
+        default=None, validator=attrs.validators.optional([attrs.validators.ge(400), attrs.validators.le(599)])
     )
     retry_after: float | None = attrs.field(default=None, validator=_positive)
     drip: float = attrs.field(default=0.0, validator=_positive)
@@ -86,19 +85,9 @@ class Trouble:
 
     def __attrs_post_init__(self) -> None:
         if not any(
-            (
-                self.latency,
-                self.outcome,
-                self.status,
-                self.drip,
-                self.max_body is not None,
-                self.poison,
-                self.outage,
-            )
+            (self.latency, self.outcome, self.status, self.drip, self.max_body is not None, self.poison, self.outage)
         ):
-            raise ValueError(
-                "a trouble must do something: latency, outcome, status, drip, max_body, poison or outage"
-            )
+            raise ValueError("a trouble must do something: latency, outcome, status, drip, max_body, poison or outage")
 
     @property
     def label(self) -> str:
