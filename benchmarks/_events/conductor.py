@@ -27,7 +27,7 @@ class Process:
 
     def __init__(self, label, kind, server, *, orjson=True):
         self.label, self.kind, self.orjson = label, kind, orjson
-        path = os.pathsep.join(filter(None, (str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(HERE), str(HERE.parent))))
         environment = {name: text for name, text in os.environ.items() if not name.lower().endswith("_proxy")}
         environment |= {"PYTHONPATH": path, "SSL_CERT_FILE": server.ca, "REQUESTS_CA_BUNDLE": server.ca}
         self._process = subprocess.Popen(
