@@ -103,7 +103,7 @@ class Connection:
     @property
     def accepting(self) -> bool:
         """Whether a new exchange is better off here than on a new connection."""
-        return self._machine.accepting
+        return self._machine.is_accepting(self._runtime.now())
 
     @property
     def load(self) -> int:
