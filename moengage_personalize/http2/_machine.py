@@ -65,7 +65,7 @@ from ._inbound import (
 )
 from ._lanes import DEFAULT_WINDOW, Lanes
 from ._liveness import Advice, Liveness
-from ._stream import Exchange, Failure, Outcome, Phase, Response, Why
+from ._stream import Exchange, Failure, Lane, Outcome, Phase, Response, Why
 
 _HIGHEST_STREAM_ID: Final = 2**31 - 1
 _NO_BODY: Final = frozenset((204, 304))
@@ -249,6 +249,8 @@ class Machine:
         if self.state is State.CLOSED:
             return
         for exchange in self._deadlines.due(now):
+            if exchange.phase is Phase.OPEN and exchange.uploading and exchange.lane is Lane.BULK:
+                self.drain(now)  # the peer withholds credit for good, it seems: a new connection has some
             self._drop(exchange, self._out_of_time(exchange), ErrorCodes.CANCEL, now)
         while self._abandoned and self._resets.is_half_full(now) and self._make_room(now):
             pass  # the budget has recovered: spare the peer what nobody wants

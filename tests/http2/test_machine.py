@@ -586,6 +586,17 @@ def test_a_window_of_nothing_holds_a_body_until_it_opens():
     lab.turn()
 
 
+def test_a_connection_that_took_too_little_of_a_bulk_body_in_its_time_is_replaced():
+    lab = Lab()
+    lab.credit = lambda event: None
+    fetch, batch = lab.send(), lab.send(b"e" * 49_152, lane=Lane.BULK, deadline=lab.now + 2)
+    lab.after(3)
+    assert why(batch) is Why.WRITE_TIMEOUT
+    assert lab.machine.state is State.DRAINING
+    lab.answer(1)
+    assert body_of(fetch) == b"ok"
+
+
 def test_a_huge_window_keeps_a_mebibyte_from_the_bulk_lane():
     lab = Lab(settings={SettingCodes.INITIAL_WINDOW_SIZE: 2**30})
     lab.to_client(raw(WindowUpdateFrame(0, window_increment=2_000_000)))
