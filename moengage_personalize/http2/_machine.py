@@ -99,8 +99,11 @@ class Limits:
 class Counters:
     """What happened, over all connections that share it."""
 
+    connections_opened: int = 0
+    handshakes: int = 0
     streams_opened: int = 0
     resets_sent: int = 0
+    retransmitted: int = 0
     goaways: int = 0
     pings: int = 0
 

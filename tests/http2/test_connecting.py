@@ -110,11 +110,13 @@ class Names:
 
     def __init__(self, *answers):
         self.answers, self.asked, self.go = list(answers), 0, threading.Event()
+        self.begun = threading.Event()
         self.go.set()
 
     def __call__(self, host, port, **_):
         self.asked += 1
         self.thread = threading.current_thread()
+        self.begun.set()
         assert self.go.wait(5)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -190,6 +192,7 @@ def test_an_answer_for_a_loop_that_has_ended_is_nobodys():
         task.cancel()
 
     resolving(names, test)
+    assert names.begun.wait(5)
     names.go.set()
     names.thread.join(5)
     assert not names.thread.is_alive()

@@ -280,9 +280,10 @@ def test_warming_up_finds_out_too_and_http2_is_asked_for_again_later(run):
     with serving(Http1, context=server_context(["http/1.1"])) as server:
 
         async def test():
-            async with transport(max_age=0.0) as client:
+            async with transport() as client:
                 await client.warm_up(server.origin)
                 assert client.stats().protocol == "http/1.1"
+                client._pool._http1_until = anyio.current_time()
                 assert (await get(client, server)).body == b"one"
                 assert client.stats().connections_opened == 2
 
