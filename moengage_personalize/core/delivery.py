@@ -194,7 +194,9 @@ class Delivery:
     # ── before a request ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prepare(self, wall: float) -> None:
-        while self._stack:
+        while self._stack or self._aside:
+            if not self._stack:  # no success convicted them, and none will
+                self._hold()
             piece = self._stack[-1]
             self._expire(piece, wall)
             if not piece.batch.elements:
@@ -264,11 +266,14 @@ class Delivery:
         piece.batch, piece.whole, piece.refusal = piece.whole or piece.batch, None, answer
         self._aside.append(self._stack.pop())
         if self._held or len(self._aside) == HOLD_AFTER or not self._stack:
-            self._stack += reversed(self._aside)
-            self._aside.clear()
             if not self._held:
-                self._held = True
                 self._circuit.refused(answer.status, now, jitter)
+            self._hold()
+
+    def _hold(self) -> None:
+        self._stack += reversed(self._aside)
+        self._aside.clear()
+        self._held = True
 
     def _unavailable(self, piece: _Piece, answer: Unavailable, now: float, jitter: float) -> None:
         self._circuit.failing = True
