@@ -138,6 +138,7 @@ class Delivery:
         self._parked = False
         self._aside: list[_Piece] = []
         self._held = False
+        self._is_probe = False
         self.requests = 0
         self.retries = 0
         self.attributes_refused = 0
@@ -158,7 +159,7 @@ class Delivery:
         if wake_at > now:
             return Sleep(wake_at, self._parked or self._held)
         self._held = self._held and not self._circuit.proven
-        self._circuit.leaving()
+        self._is_probe = self._circuit.leaving()
         self.requests += 1
         return Send(self._stack[-1].batch)
 
@@ -174,7 +175,8 @@ class Delivery:
             now: Monotonic seconds.
             jitter: A number in [0, 1).
         """
-        self._circuit.returned()
+        if self._is_probe:
+            self._circuit.probed()
         piece = self._stack[-1]
         match answer:
             case Delivered():
@@ -284,7 +286,7 @@ class Delivery:
         if answer.retry_after is not None:  # a minimum, and some chance, lest everybody returns at once
             pause = min(answer.retry_after, MAX_SERVER_PAUSE) + jitter * self._retrying.initial
         self._wake_at = now + max(pause, self._circuit.budget.spend(now))
-        if answer.status == 429 or answer.retry_after is not None:
+        if answer.status == 429 or answer.retry_after is not None or self._is_probe:
             self._circuit.throttled(self._wake_at)
         elif answer.status is not None and answer.status >= 500:
             self._consider_parking(piece)
