@@ -8,15 +8,15 @@ reports what came of a request to `answered`; the machine never acts by itself::
     413                       two or more: split, and remember the ceiling. One: as above
     401, 403, unexpected      the circuit opens; the piece stays
     408, 429, 5xx, no answer  sleep, and again; 429 and Retry-After make everybody sleep
-    5xx twice, others succeed split and park: it holds no sender any more
+    5xx twice, others succeed split and park: it holds no sender any more. One: other customers go first
 
 A refused piece whose left half was accepted has its culprit in the right half: that is bisected without being sent (a
 bisection with memory). Every single event is sent by itself before it is rejected. As long as these credentials never
 had a success, the cause of a refusal may be configuration: up to three refused singles are put aside, and either a
 success among the rest convicts them, or the whole delivery is *held* and probes as the circuit allows.
 
-Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. Pieces leave in
-the order of the batch. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1 requests
+Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. A customer's
+records leave in their order. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1 requests
 (one more if it has attributes) and is the only loss.
 """
 
@@ -300,6 +300,21 @@ class Delivery:
             piece.server_errors = 0
             if piece.batch.count > 1:
                 self._split(piece)
+            else:
+                self._give_way()
+
+    def _give_way(self) -> None:
+        """Puts the piece on top behind all that hold no event of its customer, lest they wait for its time to live."""
+        late, early = [self._stack.pop()], list[_Piece]()
+        lanes = {record.lane for record in late[0].batch.records}
+        for piece in reversed(self._stack):
+            own = {record.lane for record in piece.batch.records}
+            if lanes & own:
+                late.append(piece)
+                lanes |= own
+            else:
+                early.append(piece)
+        self._stack = [*reversed(late), *reversed(early)]
 
     def __repr__(self) -> str:
         state = "held" if self._held else "parked" if self._parked else "under way"

@@ -476,6 +476,24 @@ def test_a_single_event_that_fails_while_others_succeed_is_parked_and_tried_on()
     assert course.met(Fate.DELIVERED) == {1}
 
 
+def test_an_event_that_fails_for_ever_keeps_only_its_own_customer_waiting():
+    class Server500(Server):
+        def __call__(self, batch):
+            answer = super().__call__(batch)
+            return Unavailable(500) if 0 in self.requests[-1] else answer
+
+    server = Server500()
+    course = Course(batch_of(*range(16), customers=4), server, time_to_live=3_600.0)
+    while course.now < NOW + 600 and not course.done:
+        course.step()
+        course.circuit.succeeded()
+    assert course.met(Fate.DELIVERED) == set(range(16)) - {0, 4, 8, 12}
+    assert not course.met(Fate.DROPPED)
+    course.run()
+    assert course.met(Fate.DROPPED) >= {0}
+    assert set(course.fates) == set(range(16))
+
+
 # ── credentials ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
