@@ -16,8 +16,8 @@ had a success, the cause of a refusal may be configuration: up to three refused 
 success among the rest convicts them, or the whole delivery is *held* and probes as the circuit allows.
 
 Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. A customer's
-records leave in their order. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1 requests
-(one more if it has attributes) and is the only loss.
+records leave in their order. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1
+requests (one more if it has attributes) and is the only loss.
 """
 
 from __future__ import annotations

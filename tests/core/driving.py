@@ -10,17 +10,7 @@ from moengage_personalize import BatchPolicy, RetryPolicy
 from moengage_personalize.core.batch import Batch
 from moengage_personalize.core.buffer import Buffer, Fate
 from moengage_personalize.core.circuit import Circuit
-from moengage_personalize.core.delivery import (
-    Answer,
-    Delivered,
-    Delivery,
-    Done,
-    Refused,
-    Send,
-    Settle,
-    Sleep,
-    TooLarge,
-)
+from moengage_personalize.core.delivery import Answer, Delivered, Delivery, Done, Refused, Send, Settle, Sleep, TooLarge
 
 ROOMY = BatchPolicy(max_actions=100_000, max_bytes=1 << 22)
 

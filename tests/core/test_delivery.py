@@ -587,7 +587,9 @@ def test_a_pause_stops_everybody_until_it_is_over():
 def test_deliveries_side_by_side_keep_the_circuits_rules(data):
     """Senders whose answers arrive in any order: at most one probe is out, and the next one not without a pause."""
     known = circuit()
-    servers = [Server(moods=data.draw(MOODS), poison=data.draw(st.sets(st.integers(0, 3), max_size=1))) for _ in range(3)]
+    servers = [
+        Server(moods=data.draw(MOODS), poison=data.draw(st.sets(st.integers(0, 3), max_size=1))) for _ in range(3)
+    ]
     deliveries = [Delivery(batch_of(*range(4)), known, RetryPolicy(), time_to_live=inf) for _ in servers]
     out: dict[int, object] = {}
     probes: set[int] = set()
