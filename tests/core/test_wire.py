@@ -416,7 +416,7 @@ ODD = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                "experiences payload experience_context hero value data_type failures reason experienceKeys metadata count "
+                "experiences payload experience_context hero value data_type failures reason experienceKeys metadata count "  # noqa: E501
                 "experience_key experience_name status title description code error message".split()
             ),
             inner | st.sampled_from(["number", "float", "boolean", "json", "string"]),
