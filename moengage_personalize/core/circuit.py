@@ -83,12 +83,13 @@ class Circuit:
             return inf
         return max(self._pause_until, self._open_until if self.is_open else now)
 
-    def leaving(self) -> None:
-        """A request leaves; while open, it is the probe."""
+    def leaving(self) -> bool:
+        """A request leaves; returns whether it is the probe, which it is while open."""
         self._probing = self.is_open
+        return self._probing
 
-    def returned(self) -> None:
-        """The request that left came back, or never will."""
+    def probed(self) -> None:
+        """The probe came back, or never will."""
         self._probing = False
 
     def succeeded(self) -> None:

@@ -8,16 +8,16 @@ reports what came of a request to `answered`; the machine never acts by itself::
     413                       two or more: split, and remember the ceiling. One: as above
     401, 403, unexpected      the circuit opens; the piece stays
     408, 429, 5xx, no answer  sleep, and again; 429 and Retry-After make everybody sleep
-    5xx twice, others succeed split and park: it holds no sender any more
+    5xx twice, others succeed split and park: it holds no sender any more. One: other customers go first
 
 A refused piece whose left half was accepted has its culprit in the right half: that is bisected without being sent (a
 bisection with memory). Every single event is sent by itself before it is rejected. As long as these credentials never
 had a success, the cause of a refusal may be configuration: up to three refused singles are put aside, and either a
 success among the rest convicts them, or the whole delivery is *held* and probes as the circuit allows.
 
-Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. Pieces leave in
-the order of the batch. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1 requests
-(one more if it has attributes) and is the only loss.
+Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. A customer's
+records leave in their order. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1
+requests (one more if it has attributes) and is the only loss.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class Delivery:
         self._parked = False
         self._aside: list[_Piece] = []
         self._held = False
+        self._is_probe = False
         self.requests = 0
         self.retries = 0
         self.attributes_refused = 0
@@ -158,7 +159,7 @@ class Delivery:
         if wake_at > now:
             return Sleep(wake_at, self._parked or self._held)
         self._held = self._held and not self._circuit.proven
-        self._circuit.leaving()
+        self._is_probe = self._circuit.leaving()
         self.requests += 1
         return Send(self._stack[-1].batch)
 
@@ -174,7 +175,8 @@ class Delivery:
             now: Monotonic seconds.
             jitter: A number in [0, 1).
         """
-        self._circuit.returned()
+        if self._is_probe:
+            self._circuit.probed()
         piece = self._stack[-1]
         match answer:
             case Delivered():
@@ -194,7 +196,9 @@ class Delivery:
     # ── before a request ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def _prepare(self, wall: float) -> None:
-        while self._stack:
+        while self._stack or self._aside:
+            if not self._stack:  # no success convicted them, and none will
+                self._hold()
             piece = self._stack[-1]
             self._expire(piece, wall)
             if not piece.batch.elements:
@@ -267,11 +271,14 @@ class Delivery:
         piece.batch, piece.whole, piece.refusal = piece.whole or piece.batch, None, answer
         self._aside.append(self._stack.pop())
         if self._held or len(self._aside) == HOLD_AFTER or not self._stack:
-            self._stack += reversed(self._aside)
-            self._aside.clear()
             if not self._held:
-                self._held = True
                 self._circuit.refused(answer.status, now, jitter)
+            self._hold()
+
+    def _hold(self) -> None:
+        self._stack += reversed(self._aside)
+        self._aside.clear()
+        self._held = True
 
     def _unavailable(self, piece: _Piece, answer: Unavailable, now: float, jitter: float) -> None:
         self._circuit.failing = True
@@ -282,7 +289,7 @@ class Delivery:
         if answer.retry_after is not None:  # a minimum, and some chance, lest everybody returns at once
             pause = min(answer.retry_after, MAX_SERVER_PAUSE) + jitter * self._retrying.initial
         self._wake_at = now + max(pause, self._circuit.budget.spend(now))
-        if answer.status == 429 or answer.retry_after is not None:
+        if answer.status == 429 or answer.retry_after is not None or self._is_probe:
             self._circuit.throttled(self._wake_at)
         elif answer.status is not None and answer.status >= 500:
             self._consider_parking(piece)
@@ -296,6 +303,21 @@ class Delivery:
             piece.server_errors = 0
             if piece.batch.count > 1:
                 self._split(piece)
+            else:
+                self._give_way()
+
+    def _give_way(self) -> None:
+        """Puts the piece on top behind all that hold no event of its customer, lest they wait for its time to live."""
+        late, early = [self._stack.pop()], list[_Piece]()
+        lanes = {record.lane for record in late[0].batch.records}
+        for piece in reversed(self._stack):
+            own = {record.lane for record in piece.batch.records}
+            if lanes & own:
+                late.append(piece)
+                lanes |= own
+            else:
+                early.append(piece)
+        self._stack = [*reversed(late), *reversed(early)]
 
     def __repr__(self) -> str:
         state = "held" if self._held else "parked" if self._parked else "under way"

@@ -89,9 +89,8 @@ def test_a_dataclass_and_a_typed_dict_and_a_model_are_built_too():
 @pytest.mark.parametrize("kind", [Banner, Data, Typed, Model])
 def test_what_does_not_fit_is_the_default(kind, payload):
     default = object()
-    if kind is Model and "count" in payload:
-        pytest.skip("types are pydantic's business")
-    assert served(**payload).decode(kind, default=default) is default
+    found = served(**payload).decode(kind, default=default)
+    assert found is default or (kind is Model and "count" in payload)  # types are pydantic's business
 
 
 @pytest.mark.parametrize("kind", [int, dict, object(), None, "Banner"])
