@@ -168,7 +168,13 @@ class Pump:
             await self._changed.wait()
 
     async def _deliver(self, batch: Batch) -> None:
-        delivery = Delivery(self._unforgotten(batch), self._circuit, self._retrying, self._batching)
+        delivery = Delivery(
+            self._unforgotten(batch),
+            self._circuit,
+            self._retrying,
+            time_to_live=self._batching.lifetime(spooled=False),
+            spooled_time_to_live=self._batching.lifetime(spooled=True),
+        )
         try:
             await self._drive(delivery)
         except Exception as error:  # the core promises not to; nothing may be lost in silence

@@ -23,11 +23,12 @@ requests (one more if it has attributes) and is the only loss.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Final, assert_never
 
 import attrs
 
-from .._config import BatchPolicy, RetryPolicy
+from .._config import RetryPolicy
 from .._report import DropReason
 from .batch import Batch, Record
 from .buffer import Fate
@@ -127,12 +128,21 @@ class _Piece:
 class Delivery:
     """The machine. See the module's docstring."""
 
-    def __init__(self, batch: Batch, circuit: Circuit, retrying: RetryPolicy, batching: BatchPolicy) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        circuit: Circuit,
+        retrying: RetryPolicy,
+        *,
+        time_to_live: float,
+        spooled_time_to_live: float = inf,
+    ) -> None:
         self._stack = [_Piece(batch)]
         self._settled: deque[Settle] = deque()
         self._circuit = circuit
         self._retrying = retrying
-        self._batching = batching
+        self._time_to_live = time_to_live
+        self._spooled_time_to_live = spooled_time_to_live
         self._failures = 0
         self._wake_at = 0.0
         self._parked = False
@@ -216,7 +226,8 @@ class Delivery:
             self._settled.append(Settle(expired, Fate.DROPPED, DropReason.EXPIRED))
 
     def _is_expired(self, record: Record, wall: float) -> bool:
-        return wall - record.accepted_wall > self._batching.lifetime(spooled=record.ticket is not None)
+        lifetime = self._time_to_live if record.ticket is None else self._spooled_time_to_live
+        return wall - record.accepted_wall > lifetime
 
     def _split(self, piece: _Piece, *, guilty: bool = False) -> None:
         self._stack.pop()
