@@ -403,6 +403,15 @@ def test_a_client_that_waits_for_100_continue_gets_it():
     assert heads(said)[:2] == [b"HTTP/1.1 100 ", b"HTTP/1.1 200 OK"]
 
 
+def test_a_body_in_many_pieces_is_one_body():
+    body = json.dumps(events()).encode()
+    head = get("events", f"Content-Length: {len(body)}").replace(b"GET", b"POST")
+    emu = emulator()
+    said, _ = exchange(head, body[:10], body[10:50], body[50:], emu=emu)
+    assert heads(said) == [b"HTTP/1.1 200 OK"]
+    assert emu.ledger.counts.accepted == 1
+
+
 def test_connection_close_and_http_1_0_close():
     for asked in (get("metadata", "Connection: close"), get("metadata", version="1.0")):
         said, closed = exchange(asked)
