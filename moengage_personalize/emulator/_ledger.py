@@ -2,7 +2,7 @@
 
 Theory: a test asks two questions. "Did every event arrive exactly once, unchanged?" needs every event as
 it was received, keyed by its UUID; "in how many requests?" needs counts. So counts are never forgotten,
-while the lists keep the newest entries and say how many older ones they let go.
+while the lists keep the newest entries.
 
 Invariant: `received == accepted + duplicates_identical + duplicates_different`, counted in actions of
 requests that were answered 200; an accepted UUID is accepted once, as long as `max_uuids` remembers it.

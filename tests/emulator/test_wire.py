@@ -312,6 +312,40 @@ def test_a_client_that_says_goodbye_is_let_go():
     run(body)
 
 
+def test_a_client_that_says_goodbye_still_gets_what_it_waits_for():
+    async def body():
+        emu, gate = emulator(), asyncio.Event()
+        peer = H2(emu, app=slow(emu, gate))
+        stream = peer.ask(PATH + "fetch", {})
+        await peer.go()
+        peer.connection.data_received(b"\x00\x00\x08\x07" + bytes(13))  # GOAWAY, NO_ERROR
+        await peer.settle()
+        assert peer.transport.closed is None
+        gate.set()
+        await peer.go()
+        assert peer.statuses == {stream: 200}
+        assert peer.transport.closed == "closed"
+        await peer.end()
+
+    run(body)
+
+
+def test_answers_after_a_protocol_error_are_dropped(caplog):
+    async def body():
+        emu, gate = emulator(), asyncio.Event()
+        peer = H2(emu, app=slow(emu, gate))
+        peer.ask(PATH + "fetch", {})
+        await peer.go()
+        peer.connection.data_received(b"\x00\x00\x01\x00\x00\x00\x00\x00\x09x")
+        gate.set()
+        await peer.settle()
+        assert peer.transport.closed == "closed"
+        await peer.end()
+
+    run(body)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("protocol", ["h2", None])
 def test_an_application_that_fails_costs_its_own_request_only(protocol, caplog):
     async def app(scope, receive, send):
