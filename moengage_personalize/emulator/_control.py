@@ -4,6 +4,8 @@ Everything lives under `/_emulator/`, which no MoEngage path begins with. There 
 since there is nothing real to guard; but a page of another origin may not press the buttons.
 """
 
+import contextlib
+from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -74,13 +76,7 @@ def _route(emulator: "Emulator", request: Request) -> Reply:
         case "POST", "/_emulator/trouble":
             return _add_trouble(emulator, request)
         case "POST", "/_emulator/scenario":
-            from moengage_personalize.emulator._toml import scenario_of
-
-            try:
-                emulator.play(scenario_of(request.body.decode("utf-8", "replace")))
-            except ValueError as error:
-                raise Refusal.invalid(str(error)) from error
-            return _troubles(emulator)
+            return _play(emulator, request)
         case "DELETE", "/_emulator/trouble":
             emulator.troubles.clear(_number(request, b"number") or None)
             return _troubles(emulator)
@@ -112,9 +108,23 @@ def _troubles(emulator: "Emulator") -> Reply:
 def _add_trouble(emulator: "Emulator", request: Request) -> Reply:
     from moengage_personalize.emulator._toml import trouble_of  # late: it brings cattrs
 
+    with _as_refusals():
+        emulator.troubles.add(trouble_of(read_object(request.body)), emulator.effects.now())
+    return _troubles(emulator)
+
+
+def _play(emulator: "Emulator", request: Request) -> Reply:
+    from moengage_personalize.emulator._toml import scenario_of  # late: it brings cattrs
+
+    with _as_refusals():
+        emulator.play(scenario_of(request.body.decode()))
+    return _troubles(emulator)
+
+
+@contextlib.contextmanager
+def _as_refusals() -> Iterator[None]:
+    """A wish that makes no sense is a 400 that says why."""
     try:
-        trouble = trouble_of(read_object(request.body))
+        yield
     except ValueError as error:
         raise Refusal.invalid(str(error)) from error
-    emulator.troubles.add(trouble, emulator.effects.now())
-    return _troubles(emulator)

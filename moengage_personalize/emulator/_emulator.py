@@ -10,8 +10,9 @@ nothing: neither ledger events nor profiles.
 """
 
 import json
+import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -39,14 +40,27 @@ if TYPE_CHECKING:
     from moengage_personalize.emulator._journal import Journal
 
 
+Experiences = Catalogue | str | os.PathLike[str] | Iterable[Experience] | Mapping[str, Mapping[str, Any]]
+
+
+def _catalogue(given: Experiences | None) -> Catalogue:
+    """What the dashboard holds, from whatever it was given as."""
+    if given is None or isinstance(given, (str, os.PathLike)):
+        # late: reading TOML costs start-up time
+        from moengage_personalize.emulator._toml import demo_catalogue, load_catalogue
+
+        return demo_catalogue() if given is None else load_catalogue(given)
+    return Catalogue.of(given)
+
+
 class Emulator:
     """One emulated workspace. I/O-free: embed `app`, or hand it to `serve`.
 
     Args:
         workspace_id: The user name of Basic authentication, and the value of `MOE-APPKEY`.
         api_key: The Personalize API key; replace it with `regenerate_key`.
-        experiences: A `Catalogue`, experiences, or `{key: {name: value}}` to show everybody; by default a
-            demo set.
+        experiences: A `Catalogue`, a TOML file's path, experiences, or `{key: {name: value}}` to show
+            everybody; by default a demo set.
         identity: Which document is enforced where MoEngage's disagree: `"identifiers"` (the current OpenAPI
             description), `"flat"` (the older page) or `"either"`.
         rate_limit: Fetch requests a minute; None lifts the limit.
@@ -61,8 +75,8 @@ class Emulator:
         workspace_id: str = "DEMO_WORKSPACE",
         api_key: str = "demo-key",
         *,
-        experiences: Catalogue | Iterable[Experience] | Mapping[str, Mapping[str, Any]] | None = None,
-        identity: str = "identifiers",
+        experiences: Experiences | None = None,
+        identity: Literal["identifiers", "flat", "either"] = "identifiers",
         rate_limit: int | None = 10_000,
         max_body: int = 131_072,
         failures: bool = False,
@@ -77,12 +91,7 @@ class Emulator:
         self.failures = failures
         self.started = self.effects.now()
         self._access = Access(workspace_id, api_key, self.reading, rate_limit)
-        if experiences is None:
-            # late: reading TOML costs start-up time
-            from moengage_personalize.emulator._toml import demo_catalogue
-
-            experiences = demo_catalogue()
-        self.catalogue = Catalogue.of(experiences)
+        self.catalogue = _catalogue(experiences)
         self.profiles = Profiles(self.catalogue.profiles)
         self.journal: Journal | None = None
         """Where what is entered is kept across restarts, if anywhere."""

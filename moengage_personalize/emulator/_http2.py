@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -62,10 +62,12 @@ class Http2:
 
     def received(self, data: bytes) -> None:
         """Bytes from the client."""
+        self._flush()  # a GOAWAY in `data` makes h2 forget what it has not sent
         try:
             events = self._h2.receive_data(data)
         except ProtocolError:
             self._flush()  # the GOAWAY that h2 has prepared
+            self.lost()
             self._connection.transport.close()
             return
         for event in events:
@@ -92,8 +94,8 @@ class Http2:
             case WindowUpdated(stream_id=int(stream)):
                 for waiting in (stream,) if stream else tuple(self._waiting):
                     self._pour(waiting)
-            case ConnectionTerminated():
-                self._connection.transport.close()
+            case ConnectionTerminated(error_code=code):
+                self._left(polite=code == ErrorCodes.NO_ERROR)
             case _:
                 pass
 
@@ -116,6 +118,15 @@ class Http2:
         )
         exchange = self._exchanges[stream] = Exchange(self, stream, bytes(body))
         self._connection.run(exchange, scope)
+
+    def _left(self, *, polite: bool) -> None:
+        """The client said GOAWAY: one that says it politely still gets what it is waiting for."""
+        if polite and self._exchanges:
+            self._h2.state_machine.state = ConnectionState.SERVER_OPEN  # h2 holds that nothing can follow
+            self._leaving = max(self._exchanges)
+        else:
+            self.lost()
+            self._connection.transport.close()
 
     def lost(self) -> None:
         """The transport is gone."""

@@ -2,7 +2,7 @@
 
 Theory: a test asks two questions. "Did every event arrive exactly once, unchanged?" needs every event as
 it was received, keyed by its UUID; "in how many requests?" needs counts. So counts are never forgotten,
-while the lists keep the newest entries and say how many older ones they let go.
+while the lists keep the newest entries.
 
 Invariant: `received == accepted + duplicates_identical + duplicates_different`, counted in actions of
 requests that were answered 200; an accepted UUID is accepted once, as long as `max_uuids` remembers it.
@@ -188,38 +188,37 @@ class Ledger:
         """A transport is gone."""
         self.counts.connections_open -= 1
 
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Every record as JSON-ready objects, in the order of arrival within each kind, counts last."""
-        for request in self.requests:
-            yield {"kind": "request", **attrs.asdict(request)}
-        for event in self.events:
-            yield {"kind": "event", "action": event.action, **attrs.asdict(event, recurse=False)}
-        for duplicate in self.duplicates:
-            yield {
-                "kind": "duplicate",
-                "identical": duplicate.identical,
-                "action": duplicate.event.action,
-                **attrs.asdict(duplicate.event, recurse=False),
-            }
-        yield {"kind": "counts", **self.counts_json()}
-
     def counts_json(self) -> dict[str, Any]:
         """The totals as JSON-ready values."""
         counts = attrs.asdict(self.counts, recurse=False)
         counts["by_status"] = dict(self.counts.by_status)
         return counts
 
-    def as_json(self) -> bytes:
-        """The whole ledger as one JSON document."""
-        document: dict[str, Any] = {"requests": [], "events": [], "duplicates": []}
-        for line in self.lines():
-            kind = line.pop("kind")
-            if kind == "counts":
-                document[kind] = line
-            else:
-                document[f"{kind}s"].append(line)
-        return json.dumps(document).encode()
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """Every record as its kind and a line of JSON."""
+        for request in self.requests:
+            yield "request", json.dumps({"kind": "request", **attrs.asdict(request, recurse=False)})
+        for event in self.events:
+            yield "event", _event_text(event, {"kind": "event"})
+        for duplicate in self.duplicates:
+            more = {"kind": "duplicate", "identical": duplicate.identical}
+            yield "duplicate", _event_text(duplicate.event, more)
 
     def as_ndjson(self) -> bytes:
-        """The whole ledger, one record a line."""
-        return b"".join(json.dumps(line).encode() + b"\n" for line in self.lines())
+        """The whole ledger, one record a line; the counts come last."""
+        counts = json.dumps({"kind": "counts", **self.counts_json()})
+        return "\n".join([*(text for _, text in self._texts()), counts, ""]).encode()
+
+    def as_json(self) -> bytes:
+        """The whole ledger as one JSON document."""
+        found: dict[str, list[str]] = {"request": [], "event": [], "duplicate": []}
+        for kind, text in self._texts():
+            found[kind].append(text)
+        members = [f'"{kind}s": [{", ".join(texts)}]' for kind, texts in found.items()]
+        return f'{{{", ".join(members)}, "counts": {json.dumps(self.counts_json())}}}'.encode()
+
+
+def _event_text(event: EventRecord, more: Mapping[str, Any]) -> str:
+    """An event as a line of JSON; its action is the text that came, unless that has lines of its own."""
+    action = event.raw if event.raw.isprintable() else json.dumps(event.action)
+    return f'{json.dumps({**more, **attrs.asdict(event, recurse=False)})[:-1]}, "action": {action}}}'

@@ -137,24 +137,30 @@ def _customers(emulator: "Emulator") -> list[str]:
 def story(emulator: "Emulator", customer_id: str) -> dict[str, Any]:
     """What one customer met and did, newest first."""
     ledger = emulator.ledger
-    steps: list[dict[str, Any]] = [
-        {
-            "at": record.at,
-            "kind": "fetch",
-            "request": record.number,
-            "identity": record.identity,
-            "served": record.served,
-            "unserved": record.unserved,
-        }
+    fetches = (
+        record
         for record in reversed(ledger.requests)
         if record.endpoint == "fetch" and record.customer_id == customer_id
-    ][:_STEPS]
-    steps += [_step(event) for event in reversed(ledger.events) if event.customer_id == customer_id][:_STEPS]
+    )
+    events = (event for event in reversed(ledger.events) if event.customer_id == customer_id)
+    steps = [_asked(record) for record in itertools.islice(fetches, _STEPS)]
+    steps += [_reported(event) for event in itertools.islice(events, _STEPS)]
     steps.sort(key=lambda step: (step["at"], step["request"]), reverse=True)
     return {"customer": customer_id, "profile": emulator.profiles.get(customer_id), "steps": steps[:_STEPS]}
 
 
-def _step(event: EventRecord) -> dict[str, Any]:
+def _asked(record: RequestRecord) -> dict[str, Any]:
+    return {
+        "at": record.at,
+        "kind": "fetch",
+        "request": record.number,
+        "identity": record.identity,
+        "served": record.served,
+        "unserved": record.unserved,
+    }
+
+
+def _reported(event: EventRecord) -> dict[str, Any]:
     action = event.action
     attributes = action["attributes"]
     return {

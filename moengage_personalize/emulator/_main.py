@@ -96,7 +96,7 @@ async def _serve(options: argparse.Namespace) -> None:
     emulator = Emulator(
         options.workspace_id,
         options.api_key,
-        experiences=_toml.load_catalogue(options.experiences) if options.experiences else None,
+        experiences=options.experiences,
         identity=options.identity,
         rate_limit=options.rate_limit or None,
     )

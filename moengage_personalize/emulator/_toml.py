@@ -6,6 +6,7 @@ wrong.
 """
 
 import functools
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -195,7 +196,7 @@ def scenario_of(text: str, name: str = "scenario") -> tuple[Trouble, ...]:
     return _structure(text, Scenario, name).step
 
 
-def load_catalogue(path: "str | Path") -> Catalogue:
+def load_catalogue(path: "str | os.PathLike[str]") -> Catalogue:
     """A catalogue from a TOML file.
 
     Raises:
@@ -205,7 +206,7 @@ def load_catalogue(path: "str | Path") -> Catalogue:
     return _load(path, catalogue_of)
 
 
-def load_scenario(path: "str | Path") -> tuple[Trouble, ...]:
+def load_scenario(path: "str | os.PathLike[str]") -> tuple[Trouble, ...]:
     """A timeline of trouble from a TOML file.
 
     Raises:
@@ -215,7 +216,7 @@ def load_scenario(path: "str | Path") -> tuple[Trouble, ...]:
     return _load(path, scenario_of)
 
 
-def _load(path: "str | Path", read: Callable[[str, str], T]) -> T:
+def _load(path: "str | os.PathLike[str]", read: Callable[[str, str], T]) -> T:
     return read(Path(path).read_text("utf-8"), str(path))
 
 

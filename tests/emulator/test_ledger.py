@@ -87,3 +87,12 @@ def test_profiles_are_bounded_and_found_by_what_they_are_called_now():
     profiles.update("c", None)
     assert "a" not in profiles
     assert profiles.find(None, {"u_em": "new@example.com"}, ("u_em",)) == "b"
+
+
+def test_an_action_of_several_lines_is_one_line_of_the_ledger():
+    emu = emulator()
+    ask(emu, "events", json.dumps(events(element(action(b_id="Zürich\n"))), indent=2, ensure_ascii=False).encode())
+    event = json.loads(read(emu, "ledger?format=ndjson").splitlines()[1])
+    assert event["action"]["b_id"] == "Zürich\n"
+    assert "\n" in event["raw"]
+    assert json.loads(read(emu, "ledger"))["events"] == [event]

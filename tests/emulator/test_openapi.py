@@ -32,7 +32,7 @@ class Credentials:
 
 
 @_schema.parametrize()
-@hypothesis.settings(max_examples=150, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.settings(max_examples=80, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 def test_whatever_the_description_allows_is_accepted_and_whatever_it_forbids_is_refused(case):
     # unknown query parameters are ignored, so nothing that metadata is asked can be wrong
     from schemathesis.specs.openapi.checks import negative_data_rejection

@@ -144,7 +144,7 @@ def test_the_demo_uses_everything_that_there_is():
 def test_a_file_says_what_a_catalogue_is(tmp_path):
     path = tmp_path / "experiences.toml"
     path.write_text(ONE.format(key="home-hero"))
-    assert served(emulator(load_catalogue(path)), {})["home-hero"]["payload"]["Title"]["value"] == "Hi"
+    assert served(emulator(path), {})["home-hero"]["payload"]["Title"]["value"] == "Hi"
 
 
 # Live reload ------------------------------------------------------------------------------

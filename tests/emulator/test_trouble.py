@@ -111,7 +111,8 @@ def test_a_timeline_begins_and_ends_by_the_clock():
     seen = []
     for second in range(22):
         world.now = NOW + second
-        seen.append((plan(emu).status, emu.troubles.outage(world.now)))
+        is_out = emu.troubles.outage(world.now)  # asked first: planning forgets what is over
+        seen.append((plan(emu).status, is_out))
     assert seen == [(None, False)] * 5 + [(500, False)] * 10 + [(None, True)] * 5 + [(None, False)] * 2
     assert emu.troubles.current(world.now) == ()
 
@@ -202,6 +203,18 @@ def test_a_hanging_request_waits_for_its_client_to_leave():
 
     run(emu, impatient)
     assert emu.ledger.requests[-1].status == 0
+
+
+def test_the_application_serves_its_own_endpoints_too():
+    emu = emulator()
+
+    async def read(http):
+        await report(http)
+        return (await http.get("/_emulator/counts")).json(), (await http.get("/")).text
+
+    counts, page = run(emu, read)
+    assert counts["accepted"] == 1
+    assert page.startswith("<!doctype html>")
 
 
 def test_the_application_speaks_lifespan():

@@ -312,6 +312,40 @@ def test_a_client_that_says_goodbye_is_let_go():
     run(body)
 
 
+def test_a_client_that_says_goodbye_still_gets_what_it_waits_for():
+    async def body():
+        emu, gate = emulator(), asyncio.Event()
+        peer = H2(emu, app=slow(emu, gate))
+        stream = peer.ask(PATH + "fetch", {})
+        await peer.go()
+        peer.connection.data_received(b"\x00\x00\x08\x07" + bytes(13))  # GOAWAY, NO_ERROR
+        await peer.settle()
+        assert peer.transport.closed is None
+        gate.set()
+        await peer.go()
+        assert peer.statuses == {stream: 200}
+        assert peer.transport.closed == "closed"
+        await peer.end()
+
+    run(body)
+
+
+def test_answers_after_a_protocol_error_are_dropped(caplog):
+    async def body():
+        emu, gate = emulator(), asyncio.Event()
+        peer = H2(emu, app=slow(emu, gate))
+        peer.ask(PATH + "fetch", {})
+        await peer.go()
+        peer.connection.data_received(b"\x00\x00\x01\x00\x00\x00\x00\x00\x09x")
+        gate.set()
+        await peer.settle()
+        assert peer.transport.closed == "closed"
+        await peer.end()
+
+    run(body)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("protocol", ["h2", None])
 def test_an_application_that_fails_costs_its_own_request_only(protocol, caplog):
     async def app(scope, receive, send):
@@ -401,6 +435,15 @@ def test_a_client_that_waits_for_100_continue_gets_it():
     head = get("fetch", "Expect: 100-continue", "Content-Length: 2").replace(b"GET", b"POST")
     said, _ = exchange(head, b"{}")
     assert heads(said)[:2] == [b"HTTP/1.1 100 ", b"HTTP/1.1 200 OK"]
+
+
+def test_a_body_in_many_pieces_is_one_body():
+    body = json.dumps(events()).encode()
+    head = get("events", f"Content-Length: {len(body)}").replace(b"GET", b"POST")
+    emu = emulator()
+    said, _ = exchange(head, body[:10], body[10:50], body[50:], emu=emu)
+    assert heads(said) == [b"HTTP/1.1 200 OK"]
+    assert emu.ledger.counts.accepted == 1
 
 
 def test_connection_close_and_http_1_0_close():
