@@ -314,3 +314,23 @@ def test_an_heir_syncs_what_the_dead_did_not(root, disk, tmp_path):
     heir.sync()
     heir.kill()
     assert after_a_cut(disk, tmp_path) == [entry(1)]
+
+
+def test_of_two_copies_the_one_that_is_handed_out_first_is_durable(root, disk, tmp_path):
+    bench = Bench(root)
+    stranded, _ = stragglers(bench)
+    bench.cycle(0.0)
+    bench.cycle(STRAGGLING_AFTER)
+    assert bench.journal.carried > 0
+    bench.kill()  # with the copies not yet synced, and the originals not yet gone
+    heir = Bench(root)
+    seen = set()
+    for ticket, found in heir.recover():
+        if found.event_uuid in seen:
+            heir.journal.settle([ticket])
+        seen.add(found.event_uuid)
+    for segment in heir.journal.segments.values():
+        disk.fsync(segment.fd)  # the marks reach the disk of their own accord
+    heir.kill()
+    found = {one.event_uuid for one in after_a_cut(disk, tmp_path)}
+    assert {made.event_uuid for made in stranded} <= found
