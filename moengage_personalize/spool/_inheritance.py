@@ -50,20 +50,24 @@ class Inheritance:
     def read_page(self, limit: int) -> Found | None:
         """The next page of what was adopted; `None` at the end."""
         while self.unread:
-            segment = self.unread[0]
+            segment = self._next_unread()
             if segment.is_read:
-                self.unread.popleft()
+                self.unread.remove(segment)
                 continue
             try:
                 page = segment.page(segment.cursor, limit=limit)
             except OSError:
-                self.unread.popleft()  # it stays on the disk, for a process that has better luck
+                self.unread.remove(segment)  # it stays on the disk, for a process that has better luck
                 self.left_alone.add(segment.name)
                 continue
             self.skipped += page.skipped
             entries = [(frame.offset, entry) for frame in page.frames if (entry := pending_entry(frame))]
             return Found(segment, page.next, page.tail, len(page.frames), entries)
         return None
+
+    def _next_unread(self) -> Segment:
+        """The doomed ones come last: of two copies, the one handed out first is the one that stays."""
+        return next((segment for segment in self.unread if not segment.doomed), self.unread[0])
 
     def let_go(self) -> None:
         """Release the owners of whom nothing is left."""

@@ -121,8 +121,13 @@ class Keeper:
         return [Leave(segment) for segment in evacuated]
 
     def adopt(self) -> None:
-        """Take over what dead processes left. Raises `SpoolError` if the directory cannot be read."""
+        """Take over what dead processes left. Raises `SpoolError` if the directory cannot be read.
+
+        A process that died while it carried stragglers left two copies of them, and whoever recovers them
+        settles one. So both must be durable before either is handed out.
+        """
         self.inheritance.adopt(self.lock)
+        self._attempt("sync", self._sync_all)
 
     def read(self, tickets: Sequence[Ticket]) -> list[Entry | None]:
         """Entries by ticket. Raises `SpoolError`."""

@@ -314,3 +314,28 @@ def test_an_heir_syncs_what_the_dead_did_not(root, disk, tmp_path):
     heir.sync()
     heir.kill()
     assert after_a_cut(disk, tmp_path) == [entry(1)]
+
+
+def test_of_two_copies_the_one_that_is_handed_out_first_is_durable(root, disk, tmp_path, monkeypatch):
+    names = iter(f"{number:016x}" for number in range(9, 0, -1))  # the heir's files come before the dead's
+    monkeypatch.setattr("secrets.token_hex", lambda size: next(names))
+    dead = Bench(root)
+    stragglers(dead)
+    dead.kill()
+    heir = Bench(root)
+    stranded = {found.event_uuid for found in heir.entries()}
+    heir.cycle(0.0)
+    heir.cycle(STRAGGLING_AFTER)
+    assert heir.journal.carried > 0
+    heir.kill()  # with the copies not yet synced, and the originals not yet gone
+    last = Bench(root)
+    seen = set()
+    for ticket, found in last.recover():
+        if found.event_uuid in seen:
+            last.journal.settle([ticket])
+        seen.add(found.event_uuid)
+    for segment in last.journal.retired:
+        disk.fsync(segment.fd)  # the marks reach the disk of their own accord
+    assert last.journal.retired
+    last.kill()
+    assert stranded <= {one.event_uuid for one in after_a_cut(disk, tmp_path)}
