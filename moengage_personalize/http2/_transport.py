@@ -21,9 +21,9 @@ from ._connection import Origin
 from ._content import decoded
 from ._errors import exception
 from ._headers import VARYING, HeaderError, Route, checked, literals, route
-from ._machine import Counters, Limits
 from ._pool import Options, Pool
 from ._stream import PATIENT, Exchange, Failure, Lane, Patience, Response, Why
+from ._terms import Counters, Limits
 
 RESENDS: Final = 3
 """How often a request that was not processed is sent again."""

@@ -12,7 +12,7 @@ from http2.loops import run
 from moengage_personalize.http2 import _runtime
 from moengage_personalize.http2._connection import Origin
 from moengage_personalize.http2._dial import dial, in_turn
-from moengage_personalize.http2._machine import State
+from moengage_personalize.http2._terms import State
 from moengage_personalize.http2._resolver import Resolver
 from moengage_personalize.http2._seat import Seat
 from moengage_personalize.http2._worker import Worker
