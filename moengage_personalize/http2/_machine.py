@@ -197,16 +197,14 @@ class Machine:
         self._streams.spare(now)
         if now >= self._streams.clogged_at:
             self.drain(now)
-        match self.liveness.advise(now):
-            case Advice.PING:
-                self._send_ping(now)
-            case Advice.SUSPECT:
-                self.drain(now)
-            case Advice.LOST:
-                silence = Failure(Why.LOST, "the server fell silent and did not answer a PING")
-                self._close(silence, ErrorCodes.NO_ERROR)
-            case Advice.WAIT:
-                pass
+        advice = self.liveness.advise(now)
+        if advice is Advice.PING:
+            self._send_ping(now)
+        elif advice is Advice.SUSPECT:
+            self.drain(now)
+        elif advice is Advice.LOST:
+            silence = Failure(Why.LOST, "the server fell silent and did not answer a PING")
+            self._close(silence, ErrorCodes.NO_ERROR)
         self._settle_down(now)
 
     def receive(self, data: bytes, now: float) -> None:
@@ -259,8 +257,8 @@ class Machine:
         for exchange in list(self._streams.queue):
             moved = was is not State.CONNECTING and failure.why is not Why.CLOSED
             self._streams.end(exchange, Failure(Why.MOVED, "never sent") if moved else failure)
-        # Closed under the first request after a rest: the server had gone before it came. Silence is not that:
-        # then the server may well have acted on it.
+        # Closed under the first request after a rest: the server had gone before it came. Silence is not
+        # that: then the server may well have acted on it.
         stale = code is None and failure.why is Why.LOST and self._reused and not self._heard
         for exchange in list(self._streams.open.values()):
             self._streams.ended_by_peer(

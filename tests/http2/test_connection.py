@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 import trio
-from http2.servers import client_context, server_context, serving
+from http2.servers import Silent, client_context, server_context, serving
 from http2.test_transport import get, transport
 
 from moengage_personalize.http2 import _fork, _runtime
@@ -97,7 +97,7 @@ def test_a_handshake_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr("moengage_personalize.http2._connection.CLOSE_LIMIT", 0.0)
 
     async def test():
-        with serving(asyncio.Protocol, cleartext=True) as server:
+        with serving(Silent, cleartext=True) as server:
             async with transport() as client:
                 to = client.route("GET", f"https://localhost:{server.port}/")
                 with pytest.raises(httpx.ConnectTimeout):
@@ -115,6 +115,7 @@ def test_closing_a_connection_that_nobody_reads_from_takes_no_longer_than_its_li
         async def test():
             client = httpx_transport_with_prior_knowledge()
             to = client.route("POST", f"http://127.0.0.1:{port}/")
+            await client.warm_up(to.url)
             with pytest.raises(httpx.ReadTimeout):
                 await client.exchange(to, deadline=anyio.current_time() + 0.05)
             (connection,) = client._pool._open
