@@ -32,7 +32,7 @@ def server_context(alpn=("h2",), certificate=CERTIFICATE):
 
 
 class Server:
-    """What the paths do: `/hang`, `/refuse`, `/goaway`, `/close`, `/early`, `/echo`; anything else answers "ok"."""
+    """Paths: `/hang`, `/refuse`, `/goaway`, `/close`, `/early`, `/echo`; anything else answers "ok"."""
 
     def __init__(self, *, streams=100):
         self.streams = streams

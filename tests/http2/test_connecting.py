@@ -12,9 +12,9 @@ from http2.loops import run
 from moengage_personalize.http2 import _runtime
 from moengage_personalize.http2._connection import Origin
 from moengage_personalize.http2._dial import dial, in_turn
-from moengage_personalize.http2._terms import State
 from moengage_personalize.http2._resolver import Resolver
 from moengage_personalize.http2._seat import Seat
+from moengage_personalize.http2._terms import State
 from moengage_personalize.http2._worker import Worker
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
@@ -78,7 +78,7 @@ def test_if_none_answers_the_last_reason_is_raised(addresses):
     network = Network(
         {"a": (0.3, ConnectionRefusedError("first")), "b": (0.1, ConnectionRefusedError("last"))}
     )
-    with pytest.raises(OSError, match="no address" if not addresses else "first|last"):
+    with pytest.raises(OSError, match=r"no address" if not addresses else r"first|last"):
         run(dial(addresses, network))
     assert all(sock.fileno() < 0 for sock in network.open)
 
@@ -136,7 +136,7 @@ def test_families_take_turns():
     assert in_turn([c, d]) == [c, d]
 
 
-# ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── names ──────────────────────────────────────────────────────────────────────────────────────────────
 
 FOUND = [(V4, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 443))]
 
@@ -190,7 +190,7 @@ def test_a_name_is_asked_for_once_in_a_daemon_thread_however_many_wait():
 @pytest.mark.parametrize("error", [socket.gaierror("no such name"), UnicodeError("label too long"), []])
 def test_a_name_that_cannot_be_resolved_is_an_os_error(error):
     async def test(resolve):
-        with pytest.raises(OSError, match="name|address"):
+        with pytest.raises(OSError, match=r"name|address"):
             await resolve()
 
     resolving(Names(error), test)
@@ -249,7 +249,7 @@ def test_an_origin_shows_where_it_is():
     assert str(Origin("https", "::1", 443)) == "https://[::1]:443"
 
 
-# ── seats ───────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── seats ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Sitter:

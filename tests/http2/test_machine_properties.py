@@ -1,4 +1,6 @@
-"""Arbitrary moods of a server, a network and its callers, against h2's own server, which checks every byte of ours."""
+"""Arbitrary moods of a server, a network and callers, against h2's server, which checks every byte."""
+
+from itertools import pairwise
 
 import hpack
 from h2.config import H2Configuration
@@ -7,13 +9,13 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset
 from h2.settings import SettingCodes
 from http2.wirelab import Lab, exchange
+from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 from moengage_personalize.http2._machine import Machine
-from moengage_personalize.http2._terms import Counters, Limits, State
 from moengage_personalize.http2._stream import Failure, Lane, Phase, Response, Why
+from moengage_personalize.http2._terms import Counters, Limits, State
 
 LIMITS = Limits(
     resets=3, resets_per_second=2, connection_window=70_000, response_bytes=30_000, streams_at_first=4
@@ -55,7 +57,7 @@ class Conversation(RuleBasedStateMachine):
         lane=st.sampled_from(Lane),
         patience=st.sampled_from([0.1, 2, 1e9]),
     )
-    def submit(self, size, lane, patience):  # fmt: skip
+    def submit(self, size, lane, patience):
         one = exchange(b"%d," % len(self.all) * (size // 3), lane=lane, deadline=self.lab.now + patience)
         self.all.append(one)
         self.lab.machine.submit(one, self.lab.now)
@@ -103,7 +105,7 @@ class Conversation(RuleBasedStateMachine):
         pad=st.sampled_from([None, 0, 200]),
         end=st.booleans(),
     )
-    def answer(self, data, size, pad, end):  # fmt: skip
+    def answer(self, data, size, pad, end):
         server, stream = self.lab.server, data.draw(st.sampled_from(self.streams()))
         if stream not in self.sent:
             marks = [(b":status", b"200"), (b"stream", b"%d" % stream)]
@@ -123,7 +125,7 @@ class Conversation(RuleBasedStateMachine):
         data=st.data(),
         code=st.sampled_from([ErrorCodes.REFUSED_STREAM, ErrorCodes.INTERNAL_ERROR, ErrorCodes.NO_ERROR]),
     )
-    def reset(self, data, code):  # fmt: skip
+    def reset(self, data, code):
         self.lab.server.reset_stream(data.draw(st.sampled_from(self.streams())), code)
         self.down += self.lab.server.data_to_send()
 
@@ -136,7 +138,7 @@ class Conversation(RuleBasedStateMachine):
     def change_settings(self, streams, window, table):
         # One at a time: h2's server takes the acknowledgement of one SETTINGS for that of a later one.
         self.settings_sent += 2
-        # h2's server counts new streams against a limit that the client cannot know yet; RFC 9113 (5.1.2) lets
+        # h2 counts new streams against a limit that the client cannot know yet; RFC 9113 (5.1.2) lets
         # the server refuse them instead, so the limit it enforces is taken out of the way.
         self.lab.server.update_settings(
             {SettingCodes.INITIAL_WINDOW_SIZE: window, SettingCodes.HEADER_TABLE_SIZE: table}
@@ -199,7 +201,7 @@ class Conversation(RuleBasedStateMachine):
         assert ending is None or ending.why in {Why.CLOSED, Why.LOST}
 
     def teardown(self):
-        """Everything is delivered, answered and credited; then all have met their end, and all credit is back."""
+        """Everything is delivered, answered and credited; then all have met their end."""
         if self.lab.machine.state is State.CONNECTING:
             self.connect()
         for _ in range(200):
@@ -240,17 +242,40 @@ TestConversation.settings = settings(
 )
 
 FRAMES = st.one_of(
-    st.builds(lambda s, d, e: DataFrame(s, d, flags=["END_STREAM"] * e).serialize(), st.sampled_from([1, 3, 5, 8]), st.binary(max_size=20), st.booleans()),
-    st.builds(lambda s, b, e, h: HeadersFrame(s, b, flags=["END_STREAM"] * e + ["END_HEADERS"] * h).serialize(),
-              st.sampled_from([1, 3, 5]), st.sampled_from([b"\x88", b"\x8d\xbe", b"\x08\x03103", b"\xff"]), st.booleans(), st.sampled_from([True, True, False])),
-    st.builds(lambda s, c: RstStreamFrame(s, error_code=c).serialize(), st.sampled_from([1, 3, 9]), st.integers(0, 20)),
-    st.builds(lambda k, v: SettingsFrame(0, {k: v}).serialize(), st.integers(1, 6), st.sampled_from([0, 1, 100, 20_000, 2**31])),
+    st.builds(
+        lambda s, d, e: DataFrame(s, d, flags=["END_STREAM"] * e).serialize(),
+        st.sampled_from([1, 3, 5, 8]),
+        st.binary(max_size=20),
+        st.booleans(),
+    ),
+    st.builds(
+        lambda s, b, e, h: HeadersFrame(s, b, flags=["END_STREAM"] * e + ["END_HEADERS"] * h).serialize(),
+        st.sampled_from([1, 3, 5]),
+        st.sampled_from([b"\x88", b"\x8d\xbe", b"\x08\x03103", b"\xff"]),
+        st.booleans(),
+        st.sampled_from([True, True, False]),
+    ),
+    st.builds(
+        lambda s, c: RstStreamFrame(s, error_code=c).serialize(),
+        st.sampled_from([1, 3, 9]),
+        st.integers(0, 20),
+    ),
+    st.builds(
+        lambda k, v: SettingsFrame(0, {k: v}).serialize(),
+        st.integers(1, 6),
+        st.sampled_from([0, 1, 100, 20_000, 2**31]),
+    ),
     st.builds(lambda d: PingFrame(0, d).serialize(), st.binary(min_size=8, max_size=8)),
     st.builds(lambda i: GoAwayFrame(0, last_stream_id=i).serialize(), st.sampled_from([0, 1, 3, 2**31 - 1])),
-    st.builds(lambda k, f, s, p: len(p).to_bytes(3, "big") + bytes([k, f]) + s.to_bytes(4, "big") + p,
-              st.integers(0, 12), st.integers(0, 255), st.sampled_from([0, 1, 3, 2**32 - 1]), st.binary(max_size=12)),
+    st.builds(
+        lambda k, f, s, p: len(p).to_bytes(3, "big") + bytes([k, f]) + s.to_bytes(4, "big") + p,
+        st.integers(0, 12),
+        st.integers(0, 255),
+        st.sampled_from([0, 1, 3, 2**32 - 1]),
+        st.binary(max_size=12),
+    ),
     st.binary(max_size=30),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -289,7 +314,7 @@ def test_splits_change_nothing(frames, data):
             machine.submit(one, 0.0)
         machine.outgoing(0.0)
         edges = [0, *sorted(cuts), len(stream)]
-        for start, stop in zip(edges, edges[1:], strict=False):
+        for start, stop in pairwise(edges):
             machine.receive(stream[start:stop], 0.0)
         ends.append([(repr(one.outcome), one.phase) for one in many] + [machine.state, machine.outgoing(0.0)])
     assert ends[0] == ends[1]
@@ -300,10 +325,14 @@ BODY = st.binary(max_size=3000)
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.tuples(BODY, BODY, st.sampled_from(["end", "reset", "trailers"]), st.booleans()), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(BODY, BODY, st.sampled_from(["end", "reset", "trailers"]), st.booleans()),
+        min_size=1,
+        max_size=6,
+    ),
     st.permutations(range(6)),
     st.data(),
-)  # fmt: skip
+)
 def test_a_legal_server_is_understood_as_by_h2s_own_client(scripts, order, data):
     """The differential test: the same bytes of a server, to this machine and to h2's client."""
     server = H2Connection(H2Configuration(client_side=False, header_encoding=None))
@@ -316,7 +345,11 @@ def test_a_legal_server_is_understood_as_by_h2s_own_client(scripts, order, data)
     many = [lab.submit() for _ in scripts]
     lab.hear(lab.machine.outgoing(lab.now))
     for at in range(len(scripts)):
-        other.send_headers(2 * at + 1, [(b":method", b"GET"), (b":path", b"/"), (b":scheme", b"https"), (b":authority", b"a")], end_stream=True)  # fmt: skip
+        other.send_headers(
+            2 * at + 1,
+            [(b":method", b"GET"), (b":path", b"/"), (b":scheme", b"https"), (b":authority", b"a")],
+            end_stream=True,
+        )
     other.clear_outbound_data_buffer()
     for at in order:
         if at >= len(scripts):

@@ -452,18 +452,24 @@ def test_it_starts_afresh_in_a_second_loop(server):
     async def test():
         assert (await get(client, server)).status == 200
 
-    with pytest.warns(ResourceWarning):  # asyncio's, of the connection that the first loop left open
+    def twice():
         asyncio.run(test())
         asyncio.run(test())
         gc.collect()
+
+    with pytest.warns(ResourceWarning):  # asyncio's, of the connection that the first loop left open
+        twice()
     assert client.stats().connections_opened == 2
 
     async def close():
         await client.aclose()  # in a third loop: nothing to wait for
 
-    with pytest.warns(ResourceWarning):
+    def finish():
         asyncio.run(close())
         gc.collect()
+
+    with pytest.warns(ResourceWarning):
+        finish()
 
 
 def test_it_starts_afresh_in_a_second_run_of_trio(server):
@@ -533,6 +539,9 @@ def test_a_forked_child_starts_afresh_and_the_parents_connection_lives(server, t
     AUTHORITY.cert_pem.write_to_path(authority)
     out = subprocess.run(
         [sys.executable, "-c", FORK, server.origin, authority, loop],
-        capture_output=True, timeout=20, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+        capture_output=True,
+        timeout=20,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert out.stdout.split() == [b"200", b"0", b"200", b"1"], out
