@@ -46,7 +46,7 @@ def meaning(to, varying):
     ),
 )
 def test_whatever_was_remembered_hpack_reads_what_was_meant(routes, steps):
-    """The differential test: an arbitrary history of requests and table sizes, read by hpack's own decoder."""
+    """The differential test: any history of requests and table sizes, read by hpack's own decoder."""
     encoder, decoder = RememberingEncoder(), hpack.Decoder()
     for step in steps:
         if isinstance(step, list):

@@ -20,8 +20,9 @@ from hyperframe.frame import (
 )
 
 from moengage_personalize.http2 import _frames as wire
-from moengage_personalize.http2._machine import Limits, Machine, State
+from moengage_personalize.http2._machine import Machine
 from moengage_personalize.http2._stream import Failure, Lane, Phase, Response, Why
+from moengage_personalize.http2._terms import Limits, State
 
 OK = b"\x88"  # :status 200
 NO_ANSWER = Failure(Why.LOST, "gone")
@@ -36,7 +37,7 @@ def raw(*frames):
     return b"".join(frame.serialize() for frame in frames)
 
 
-# ── a request and its response ──────────────────────────────────────────────────────────────────────────────────
+# ── a request and its response ─────────────────────────────────────────────────────────────────────────
 
 
 def test_a_request_reaches_the_server_and_its_response_comes_back():
@@ -132,34 +133,89 @@ def test_an_early_final_response_is_a_response():
     assert body_of(other) == b"ok"
 
 
-# ── malformed and oversized responses cost one request ──────────────────────────────────────────────────────────
+# ── malformed and oversized responses cost one request ─────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
         ([DataFrame(1, b"x")], Why.MALFORMED),
-        ([HeadersFrame(1, OK, flags=["END_HEADERS"]), HeadersFrame(1, OK, flags=["END_HEADERS"])], Why.MALFORMED),
+        (
+            [HeadersFrame(1, OK, flags=["END_HEADERS"]), HeadersFrame(1, OK, flags=["END_HEADERS"])],
+            Why.MALFORMED,
+        ),
         ([HeadersFrame(1, encode([(b"a", b"b")]), flags=["END_HEADERS"])], Why.MALFORMED),
         ([HeadersFrame(1, encode([(b":status", b"101")]), flags=["END_HEADERS"])], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"100")]), flags=["END_HEADERS", "END_STREAM"])], Why.MALFORMED),
+        (
+            [HeadersFrame(1, encode([(b":status", b"100")]), flags=["END_HEADERS", "END_STREAM"])],
+            Why.MALFORMED,
+        ),
         ([HeadersFrame(1, encode([(b":status", b"2OO")]), flags=["END_HEADERS"])], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"200"), (b"A", b"b")]), flags=["END_HEADERS"])], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"200"), (b"connection", b"close")]), flags=["END_HEADERS"])], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"1, 2")]), flags=["END_HEADERS"])], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"1")]), flags=["END_HEADERS"]), DataFrame(1, b"xy")], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"3")]), flags=["END_HEADERS"]), DataFrame(1, b"xy", flags=["END_STREAM"])], Why.MALFORMED),
-        ([HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"2000")]), flags=["END_HEADERS"])], Why.TOO_LARGE),
+        (
+            [HeadersFrame(1, encode([(b":status", b"200"), (b"A", b"b")]), flags=["END_HEADERS"])],
+            Why.MALFORMED,
+        ),
+        (
+            [
+                HeadersFrame(
+                    1, encode([(b":status", b"200"), (b"connection", b"close")]), flags=["END_HEADERS"]
+                )
+            ],
+            Why.MALFORMED,
+        ),
+        (
+            [
+                HeadersFrame(
+                    1, encode([(b":status", b"200"), (b"content-length", b"1, 2")]), flags=["END_HEADERS"]
+                )
+            ],
+            Why.MALFORMED,
+        ),
+        (
+            [
+                HeadersFrame(
+                    1, encode([(b":status", b"200"), (b"content-length", b"1")]), flags=["END_HEADERS"]
+                ),
+                DataFrame(1, b"xy"),
+            ],
+            Why.MALFORMED,
+        ),
+        (
+            [
+                HeadersFrame(
+                    1, encode([(b":status", b"200"), (b"content-length", b"3")]), flags=["END_HEADERS"]
+                ),
+                DataFrame(1, b"xy", flags=["END_STREAM"]),
+            ],
+            Why.MALFORMED,
+        ),
+        (
+            [
+                HeadersFrame(
+                    1, encode([(b":status", b"200"), (b"content-length", b"2000")]), flags=["END_HEADERS"]
+                )
+            ],
+            Why.TOO_LARGE,
+        ),
         ([HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 1001)], Why.TOO_LARGE),
-        ([HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 1001, flags=["END_STREAM"])], Why.TOO_LARGE),
+        (
+            [HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 1001, flags=["END_STREAM"])],
+            Why.TOO_LARGE,
+        ),
         ([RstStreamFrame(1, error_code=ErrorCodes.INTERNAL_ERROR)], Why.RESET),
         ([RstStreamFrame(1, error_code=0xABCD)], Why.RESET),
         ([RstStreamFrame(1, error_code=ErrorCodes.REFUSED_STREAM)], Why.UNPROCESSED),
-        ([HeadersFrame(1, OK, flags=["END_HEADERS"]), RstStreamFrame(1, error_code=ErrorCodes.REFUSED_STREAM)], Why.RESET),
+        (
+            [
+                HeadersFrame(1, OK, flags=["END_HEADERS"]),
+                RstStreamFrame(1, error_code=ErrorCodes.REFUSED_STREAM),
+            ],
+            Why.RESET,
+        ),
         ([WindowUpdateFrame(1, window_increment=2**31 - 1)], Why.MALFORMED),
         ([b"\x00\x00\x04\x08\x00\x00\x00\x00\x01\x00\x00\x00\x00"], Why.MALFORMED),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_one_response_is_that_ones_problem(frames, reason):
     lab = Lab(limits=Limits(response_bytes=1000))
     one, other = lab.send(b"x" * 20_000), lab.send()
@@ -176,8 +232,13 @@ def test_a_header_list_over_the_limit_is_one_requests_problem():
     one, other = lab.send(), lab.send()
     block = encode([(b":status", b"200"), (b"big", b"\x01" * 70_000)])
     pieces = [block[at : at + 16_384] for at in range(0, len(block), 16_384)]
-    lab.to_client(raw(HeadersFrame(1, pieces[0]), *(ContinuationFrame(1, each) for each in pieces[1:-1]),
-                      ContinuationFrame(1, pieces[-1], flags=["END_HEADERS"])))  # fmt: skip
+    lab.to_client(
+        raw(
+            HeadersFrame(1, pieces[0]),
+            *(ContinuationFrame(1, each) for each in pieces[1:-1]),
+            ContinuationFrame(1, pieces[-1], flags=["END_HEADERS"]),
+        )
+    )
     assert why(one) is Why.TOO_LARGE
     lab.turn()
     lab.to_client(raw(HeadersFrame(3, OK, flags=["END_HEADERS", "END_STREAM"])))
@@ -204,7 +265,7 @@ def test_padding_comes_back_as_credit_of_the_stream():
     assert (wire.WINDOW_UPDATE, 0, 1) in frames_of(lab.machine.outgoing(lab.now))
 
 
-# ── what ends the connection ────────────────────────────────────────────────────────────────────────────────────
+# ── what ends the connection ───────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -230,10 +291,15 @@ def test_padding_comes_back_as_credit_of_the_stream():
         ([b"\x00\x00\x02\x01\x24\x00\x00\x00\x01\x00\x00"], ErrorCodes.PROTOCOL_ERROR),
         ([b"\x00\x40\x01\x00\x00\x00\x00\x00\x01"], ErrorCodes.FRAME_SIZE_ERROR),
         ([SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 2**31})], ErrorCodes.FLOW_CONTROL_ERROR),
-        ([WindowUpdateFrame(1, window_increment=2**30), SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})],
-         ErrorCodes.FLOW_CONTROL_ERROR),
+        (
+            [
+                WindowUpdateFrame(1, window_increment=2**30),
+                SettingsFrame(0, {SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1}),
+            ],
+            ErrorCodes.FLOW_CONTROL_ERROR,
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_breaks_the_protocol_ends_the_connection_with_its_code(frames, code):
     lab = Lab()
     one = lab.send(b"x" * 100_000)
@@ -260,8 +326,13 @@ def test_priorities_and_extensions_mean_nothing():
     lab = Lab()
     one = lab.send()
     grease = b"\x00\x00\x06\xbe\x00\x00\x00\x00\x01grease"
-    lab.to_client(grease + raw(PriorityFrame(1),
-                      HeadersFrame(1, OK, flags=["END_HEADERS", "END_STREAM", "PRIORITY", "PADDED"], pad_length=3)))  # fmt: skip
+    lab.to_client(
+        grease
+        + raw(
+            PriorityFrame(1),
+            HeadersFrame(1, OK, flags=["END_HEADERS", "END_STREAM", "PRIORITY", "PADDED"], pad_length=3),
+        )
+    )
     assert body_of(one) == b""
 
 
@@ -293,7 +364,7 @@ def test_a_flood_ends_the_connection_and_a_trickle_does_not(flood):
     assert "flood" in lab.machine.ending.detail
 
 
-# ── leaving ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── leaving ────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_cancelled_caller_resets_its_own_stream():
@@ -418,7 +489,7 @@ def test_a_connection_half_full_of_stuck_streams_hands_its_queue_back():
     assert lab.machine.state is State.CLOSED
 
 
-# ── waiting for a stream ────────────────────────────────────────────────────────────────────────────────────────
+# ── waiting for a stream ───────────────────────────────────────────────────────────────────────────────
 
 
 def test_requests_beyond_the_limit_wait_in_order():
@@ -472,7 +543,7 @@ def test_a_server_that_names_no_limit_has_none():
 
 def test_the_last_stream_id_is_the_last():
     lab = Lab()
-    lab.machine._next_id = 2**31 - 1
+    lab.machine._streams.next_id = 2**31 - 1
     lab.submit()
     late = lab.submit()
     lab.machine.outgoing(lab.now)
@@ -481,7 +552,7 @@ def test_the_last_stream_id_is_the_last():
     assert lab.machine.state is State.DRAINING
 
 
-# ── time ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── time ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_connecting_has_its_own_timeout():
@@ -531,7 +602,7 @@ def test_a_write_timeout_counts_from_the_last_progress():
     assert why(one) is Why.WRITE_TIMEOUT
 
 
-# ── windows and lanes ───────────────────────────────────────────────────────────────────────────────────────────
+# ── windows and lanes ──────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_fetch_leaves_beside_two_batches_though_the_server_withholds_credit():
@@ -611,12 +682,12 @@ def test_a_huge_window_keeps_a_mebibyte_from_the_bulk_lane():
 def test_a_peer_that_exceeds_the_connections_window_loses_it():
     lab = Lab(limits=Limits(connection_window=70_000))
     lab.send()
-    lab.machine._room = 10
+    lab.machine._credit.used = 69_990
     lab.to_client(raw(HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 11)))
     assert lab.machine.state is State.CLOSED
 
 
-# ── GOAWAY and the end ──────────────────────────────────────────────────────────────────────────────────────────
+# ── GOAWAY and the end ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_goaway_hands_back_what_the_server_will_not_process_and_lets_the_rest_finish():
@@ -737,7 +808,7 @@ def test_a_request_on_a_fresh_connection_is_lost_with_it():
     assert why(one) is Why.LOST
 
 
-# ── liveness ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── liveness ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def pings(lab):

@@ -125,9 +125,14 @@ BARE = zlib.compress(TEXT, wbits=-15)
 
 @pytest.mark.parametrize(
     ("body", "coding"),
-    [(gzip.compress(TEXT), b"gzip"), (gzip.compress(TEXT), b"X-GZIP"), (zlib.compress(TEXT), b"deflate"), (BARE, b"deflate"),
-     (gzip.compress(TEXT), b"gzip, identity")],
-)  # fmt: skip
+    [
+        (gzip.compress(TEXT), b"gzip"),
+        (gzip.compress(TEXT), b"X-GZIP"),
+        (zlib.compress(TEXT), b"deflate"),
+        (BARE, b"deflate"),
+        (gzip.compress(TEXT), b"gzip, identity"),
+    ],
+)
 def test_one_coding_is_undone_and_its_headers_go(body, coding):
     assert decoded(coded(body, coding), len(TEXT)) == Response(200, ((b"a", b"b"),), TEXT)
 

@@ -120,6 +120,7 @@ def test_a_cancelled_caller_resets_its_own_stream(run, server):
 def test_a_deadline_ends_one_request_and_touches_no_other(run, server):
     async def test():
         async with transport() as client:
+            await client.warm_up(server.origin)
             with pytest.raises(httpx.ReadTimeout):
                 await get(client, server, "/hang", deadline=after(0.05))
             assert (await get(client, server)).body == b"ok"
@@ -158,6 +159,28 @@ def test_what_a_goaway_leaves_unprocessed_is_sent_again_on_a_new_connection(run,
             assert (await get(client, server)).status == 200
 
     run(test)
+
+
+def test_what_waited_for_a_stream_moves_when_the_server_says_goodbye(run):
+    with serving(streams=1) as server:
+
+        async def test():
+            async with transport() as client:
+                await get(client, server)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(get, client, server, "/hang")
+                    while "/hang" not in server.paths:
+                        await anyio.sleep(0.001)
+                    group.start_soon(get, client, server, "/moved")
+                    await anyio.sleep(0.001)
+                    server.call(server.connections[0].goaway, 3)
+                    while "/moved" not in server.paths:
+                        await anyio.sleep(0.001)
+                    assert client.stats().connections_opened == 2
+                    assert client.stats().retransmitted == 0
+                    group.cancel_scope.cancel()
+
+        run(test)
 
 
 def test_a_refused_stream_is_sent_again_three_times_at_most(run, server):
@@ -259,6 +282,9 @@ def test_a_server_without_http2_is_spoken_to_in_http1(run):
 
         async def test():
             async with transport(max_response_bytes=4000) as client:
+                async with anyio.create_task_group() as group:
+                    for _ in range(2):
+                        group.start_soon(get, client, server)
                 assert (
                     await get(client, server, body=b"x", varying=[(b"traceparent", b"00")])
                 ).body == b"one"
@@ -402,6 +428,8 @@ def test_one_transport_serves_one_origin(run, server):
             with pytest.raises(httpx.LocalProtocolError, match="x-evil"):
                 client.route("GET", server.origin, [(b"x-evil", b"a\r\nb: c")])
             to = client.route("GET", server.origin)
+            with pytest.raises(httpx.LocalProtocolError, match="another transport"):
+                await transport().exchange(to)
             with pytest.raises(httpx.LocalProtocolError, match="traceparent"):
                 await client.exchange(to, varying=[(b"traceparent", b"\n")])
 
@@ -424,18 +452,24 @@ def test_it_starts_afresh_in_a_second_loop(server):
     async def test():
         assert (await get(client, server)).status == 200
 
-    with pytest.warns(ResourceWarning):  # asyncio's, of the connection that the first loop left open
+    def twice():
         asyncio.run(test())
         asyncio.run(test())
         gc.collect()
+
+    with pytest.warns(ResourceWarning):  # asyncio's, of the connection that the first loop left open
+        twice()
     assert client.stats().connections_opened == 2
 
     async def close():
         await client.aclose()  # in a third loop: nothing to wait for
 
-    with pytest.warns(ResourceWarning):
+    def finish():
         asyncio.run(close())
         gc.collect()
+
+    with pytest.warns(ResourceWarning):
+        finish()
 
 
 def test_it_starts_afresh_in_a_second_run_of_trio(server):
@@ -505,6 +539,9 @@ def test_a_forked_child_starts_afresh_and_the_parents_connection_lives(server, t
     AUTHORITY.cert_pem.write_to_path(authority)
     out = subprocess.run(
         [sys.executable, "-c", FORK, server.origin, authority, loop],
-        capture_output=True, timeout=20, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
+        capture_output=True,
+        timeout=20,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert out.stdout.split() == [b"200", b"0", b"200", b"1"], out
