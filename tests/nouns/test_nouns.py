@@ -96,11 +96,11 @@ def test_every_error_survives_pickling_and_copying_whole(kind):
 
 
 def test_an_error_that_a_subclass_builds_otherwise_survives_pickling():
-    error = pickle.loads(pickle.dumps(Strange(1, 2)))
-    assert (type(error), str(error), error.extra) == (Strange, "strange", 3)
+    error = pickle.loads(pickle.dumps(StrangeError(1, 2)))
+    assert (type(error), str(error), error.extra) == (StrangeError, "strange", 3)
 
 
-class Strange(PersonalizeError):
+class StrangeError(PersonalizeError):
     def __init__(self, one, two):
         super().__init__("strange")
         self.extra = one + two
@@ -119,7 +119,7 @@ def test_a_secret_shows_itself_to_nobody_who_does_not_ask():
         f"{secret!r}",
         repr([secret]),
         repr({"key": secret}),
-        "%s" % secret,
+        f"{secret}",
     ):
         assert "hidden" not in shown
         assert "***" in shown
