@@ -47,6 +47,7 @@ from moengage_personalize import (
 from moengage_personalize._config import Secret, resolve
 from moengage_personalize._effects import uuid4
 from moengage_personalize._events import check_event_uuid
+from moengage_personalize._session import check_user_identifiers
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -219,6 +220,13 @@ def test_a_session_shows_what_was_given_and_nothing_of_it():
     assert repr(session) == "InSession(time_of_day=…, ip_address=…, user_agent=…)"
     assert pickle.loads(pickle.dumps(session)) == session
     assert InSession() == InSession(day_of_week=None)
+
+
+def test_user_identifiers_are_copied():
+    identifiers = {"u_em": "john@example.com"}
+    checked = check_user_identifiers(identifiers)
+    identifiers["u_em"] = "mary@example.com"
+    assert checked == {"u_em": "john@example.com"}
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
