@@ -86,7 +86,18 @@ def test_a_flush_makes_what_was_accepted_before_it_due_and_nothing_later():
     buffer.settle(batch.records, Fate.DELIVERED)
     assert barrier.remaining == 0
     buffer.lift(barrier)
+    buffer.lift(barrier)  # twice is once
     assert buffer.due() == NOW + 1
+
+
+def test_what_is_accepted_after_a_flush_does_not_count_for_it():
+    buffer = filled(1)
+    barrier = buffer.barrier()
+    offer(buffer, 2, "mary")
+    batch = buffer.take(WALL)
+    late = [record for record in batch.records if record.event_uuid == uuid(2)]
+    buffer.settle(late, Fate.DELIVERED)
+    assert barrier.remaining == 1
 
 
 def test_a_flush_of_nothing_waits_for_nothing():
@@ -510,6 +521,17 @@ def test_customers_come_and_go_and_leave_nothing_behind():
     buffer.abandon(DropReason.CLOSED)
     assert not list(buffer.lanes())
     assert set(buffer._known.values()) == {None}
+
+
+def test_one_impression_that_waits_long_does_not_keep_those_that_went_after_it():
+    buffer = filled(0)
+    buffer.take(WALL)  # stays in flight, so that john's next impression stays waiting
+    offer(buffer, 1)
+    for number in range(2, 2_000):
+        offer(buffer, number, f"customer {number}")
+        buffer.settle(buffer.take(WALL).records, Fate.DELIVERED)
+    assert buffer.waiting == 1
+    assert len(buffer._impressions) <= 2 + 65
 
 
 def test_events_carry_the_uuid_they_were_accepted_with():

@@ -588,7 +588,9 @@ def test_moengages_own_words_are_kept(text):
 def test_a_customer_id_is_never_repeated(customer_id):
     assume(re.search(r"\w", customer_id))
     sent = codec.encode({"customer_id": customer_id}, "it")
-    for spelling in (customer_id, customer_id.upper(), f"<{customer_id}>", customer_id[: len(customer_id) // 2 + 4]):
+    upper = customer_id.upper() if customer_id.isascii() else customer_id
+    for spelling in (customer_id, upper, f"<{customer_id}>", customer_id[: len(customer_id) // 2 + 4]):
+        assume(spelling.strip("<>") not in wire._VOCABULARY)
         assert spelling not in error_text(f"the id {spelling} is bad", sent)
 
 

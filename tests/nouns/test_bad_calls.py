@@ -118,6 +118,10 @@ async def test_metadata_of_an_unknown_status(client, asked, status):
     assert not asked
 
 
+LACKING = (
+    "the experience context lacks experience, moe_locale_id, moe_variation_id, audience_name, audience_id:"
+    " MoEngage would refuse the event"
+)
 EVENTS = [
     ({"customer_id": ""}, "customer_id must be text, and not empty"),
     ({"customer_id": None}, "customer_id must be text, and not empty"),
@@ -133,11 +137,7 @@ EVENTS = [
     ({"user_attributes": ["secret"]}, "user_attributes must be a mapping with names of text"),
     ({"user_attributes": {"secret": math.nan}}, f"user_attributes must be JSON: {JSON_RULES}"),
     ({"experience": "secret"}, "an Experience is needed, or the experience_context that came with one"),
-    (
-        {"experience": {"cid": "secret"}},
-        "the experience context lacks experience, moe_locale_id, moe_variation_id, audience_name, audience_id:"
-        " MoEngage would refuse the event",
-    ),
+    ({"experience": {"cid": "secret"}}, LACKING),
     ({"experience": CONTEXT | {"x": b"secret"}}, f"the experience context must be JSON: {JSON_RULES}"),
 ]
 

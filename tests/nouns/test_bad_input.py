@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - digits and letters of other scripts are what is tested
 """Every bad input, with the message that a user reads. No message repeats a secret, an id or a payload."""
 
 import math
@@ -179,7 +180,9 @@ def fields(attributes=None, *, identity="both", user_identifiers=None):
     )
 
 
-OURS = "customer_id identifiers user_identifiers experience_key DAY_OF_THE_WEEK TIME_OF_THE_DAY USER_IP_ADDRESS USER_AGENT".split()
+OURS = (
+    "customer_id identifiers user_identifiers experience_key DAY_OF_THE_WEEK TIME_OF_THE_DAY USER_IP_ADDRESS USER_AGENT"
+).split()
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -47,6 +47,7 @@ from moengage_personalize import (
 from moengage_personalize._config import Secret, resolve
 from moengage_personalize._effects import uuid4
 from moengage_personalize._events import check_event_uuid
+from moengage_personalize._session import check_user_identifiers
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -96,11 +97,11 @@ def test_every_error_survives_pickling_and_copying_whole(kind):
 
 
 def test_an_error_that_a_subclass_builds_otherwise_survives_pickling():
-    error = pickle.loads(pickle.dumps(Strange(1, 2)))
-    assert (type(error), str(error), error.extra) == (Strange, "strange", 3)
+    error = pickle.loads(pickle.dumps(StrangeError(1, 2)))
+    assert (type(error), str(error), error.extra) == (StrangeError, "strange", 3)
 
 
-class Strange(PersonalizeError):
+class StrangeError(PersonalizeError):
     def __init__(self, one, two):
         super().__init__("strange")
         self.extra = one + two
@@ -119,7 +120,7 @@ def test_a_secret_shows_itself_to_nobody_who_does_not_ask():
         f"{secret!r}",
         repr([secret]),
         repr({"key": secret}),
-        "%s" % secret,
+        f"{secret}",
     ):
         assert "hidden" not in shown
         assert "***" in shown
@@ -219,6 +220,13 @@ def test_a_session_shows_what_was_given_and_nothing_of_it():
     assert repr(session) == "InSession(time_of_day=…, ip_address=…, user_agent=…)"
     assert pickle.loads(pickle.dumps(session)) == session
     assert InSession() == InSession(day_of_week=None)
+
+
+def test_user_identifiers_are_copied():
+    identifiers = {"u_em": "john@example.com"}
+    checked = check_user_identifiers(identifiers)
+    identifiers["u_em"] = "mary@example.com"
+    assert checked == {"u_em": "john@example.com"}
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────────
