@@ -6,7 +6,6 @@
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-WHEEL_OF = $(wildcard dist/moengage_personalize-*.whl)
 PIP := -m pip --quiet --quiet --disable-pip-version-check   # errors are shown, warnings are not
 PACKAGE := $(shell find moengage_personalize -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 EXTRAS := [emulator,orjson,uvloop]
@@ -33,7 +32,7 @@ storefront: $(VENV)/.demo ## Leave the shop and the emulator running, to be look
 
 # ── what a developer runs ───────────────────────────────────────────────────────────────────────────────────────────────
 
-test: export MOENGAGE_TEST_WHEEL = $(abspath $(WHEEL_OF))
+test: export MOENGAGE_TEST_WHEEL = $(CURDIR)/dist
 test: export COVERAGE_FILE = $(abspath $(VENV))/.coverage
 test: lint ## Lint, types, and every test that needs no wall clock, with coverage of the wheel
 	@echo '── tests, with orjson'
@@ -59,7 +58,7 @@ conformance: $(VENV)/.test ## Real servers, real processes, the wall clock
 		then echo 'CONFORMANCE: NOT ONE TEST IS MARKED YET'; else exit $$status; fi; }
 
 lowest: $(LOWEST)/.test ## The tests again, with the lowest versions that pyproject.toml allows
-	@MOENGAGE_TEST_WHEEL=$(abspath $(WHEEL_OF)) $(LOWEST)/bin/pytest -q -m 'not conformance'
+	@MOENGAGE_TEST_WHEEL=$(CURDIR)/dist $(LOWEST)/bin/pytest -q -m 'not conformance'
 
 bench-fetch bench-events: bench-%: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench_$*.py
