@@ -52,7 +52,7 @@ lint: $(VENV)/.test ## Ruff, mypy --strict, and pyright on the typed public API
 	@if [ -d tests/typing ]; then echo '── pyright' && $(BIN)/pyright --pythonpath $(BIN)/python; fi
 
 # pytest's status 5, "no tests", is an error as soon as one test is marked.
-conformance: $(VENV)/.test ## Real servers, real processes, the wall clock
+conformance: $(VENV)/.conformance ## Real servers, real processes, the wall clock
 	@$(BIN)/pytest -m conformance || { status=$$?; \
 		if [ $$status -eq 5 ] && ! grep -rq --include='*.py' 'mark\.conformance' tests; \
 		then echo 'CONFORMANCE: NOT ONE TEST IS MARKED YET'; else exit $$status; fi; }
@@ -82,13 +82,14 @@ $(VENV)/.wheel: $(PACKAGE) | $(VENV)/.made
 	@$(BIN)/python $(PIP) wheel --no-deps --wheel-dir dist .
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.wheel
+$(VENV)/.demo $(VENV)/.test $(VENV)/.conformance $(VENV)/.bench: $(VENV)/.%: $(VENV)/.wheel
 	@echo '── installing it, and what `make $*` needs'
 	@$(BIN)/python $(PIP) install --force-reinstall --no-deps dist/*.whl
 	@$(BIN)/python $(PIP) install "$$(ls dist/*.whl)$(EXTRAS)" $(GROUPS)
 	@touch $@
 $(VENV)/.demo: GROUPS := --group demo
 $(VENV)/.test: GROUPS := --group test --group lint
+$(VENV)/.conformance: GROUPS := --group conformance
 $(VENV)/.bench: GROUPS := --group bench
 
 $(LOWEST)/.test: $(VENV)/.test .ci/lowest.py | $(LOWEST)/.made
