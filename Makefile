@@ -6,7 +6,6 @@
 VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-WHEEL_OF = $(wildcard dist/moengage_personalize-*.whl)
 PIP := -m pip --quiet --quiet --disable-pip-version-check   # errors are shown, warnings are not
 PACKAGE := $(shell find moengage_personalize -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
 EXTRAS := [emulator,orjson,uvloop]
@@ -33,7 +32,7 @@ storefront: $(VENV)/.demo ## Leave the shop and the emulator running, to be look
 
 # ── what a developer runs ───────────────────────────────────────────────────────────────────────────────────────────────
 
-test: export MOENGAGE_TEST_WHEEL = $(abspath $(WHEEL_OF))
+test: export MOENGAGE_TEST_WHEEL = $(CURDIR)/dist
 test: export COVERAGE_FILE = $(abspath $(VENV))/.coverage
 test: lint ## Lint, types, and every test that needs no wall clock, with coverage of the wheel
 	@echo '── tests, with orjson'
@@ -53,13 +52,13 @@ lint: $(VENV)/.test ## Ruff, mypy --strict, and pyright on the typed public API
 	@if [ -d tests/typing ]; then echo '── pyright' && $(BIN)/pyright --pythonpath $(BIN)/python; fi
 
 # pytest's status 5, "no tests", is an error as soon as one test is marked.
-conformance: $(VENV)/.test ## Real servers, real processes, the wall clock
+conformance: $(VENV)/.conformance ## Real servers, real processes, the wall clock
 	@$(BIN)/pytest -m conformance || { status=$$?; \
 		if [ $$status -eq 5 ] && ! grep -rq --include='*.py' 'mark\.conformance' tests; \
 		then echo 'CONFORMANCE: NOT ONE TEST IS MARKED YET'; else exit $$status; fi; }
 
 lowest: $(LOWEST)/.test ## The tests again, with the lowest versions that pyproject.toml allows
-	@MOENGAGE_TEST_WHEEL=$(abspath $(WHEEL_OF)) $(LOWEST)/bin/pytest -q -m 'not conformance'
+	@MOENGAGE_TEST_WHEEL=$(CURDIR)/dist $(LOWEST)/bin/pytest -q -m 'not conformance'
 
 bench-fetch bench-events: bench-%: $(VENV)/.bench
 	@$(BIN)/python benchmarks/bench_$*.py
@@ -83,13 +82,14 @@ $(VENV)/.wheel: $(PACKAGE) | $(VENV)/.made
 	@$(BIN)/python $(PIP) wheel --no-deps --wheel-dir dist .
 	@touch $@
 
-$(VENV)/.demo $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: $(VENV)/.wheel
+$(VENV)/.demo $(VENV)/.test $(VENV)/.conformance $(VENV)/.bench: $(VENV)/.%: $(VENV)/.wheel
 	@echo '── installing it, and what `make $*` needs'
 	@$(BIN)/python $(PIP) install --force-reinstall --no-deps dist/*.whl
 	@$(BIN)/python $(PIP) install "$$(ls dist/*.whl)$(EXTRAS)" $(GROUPS)
 	@touch $@
 $(VENV)/.demo: GROUPS := --group demo
 $(VENV)/.test: GROUPS := --group test --group lint
+$(VENV)/.conformance: GROUPS := --group conformance
 $(VENV)/.bench: GROUPS := --group bench
 
 $(LOWEST)/.test: $(VENV)/.test .ci/lowest.py | $(LOWEST)/.made

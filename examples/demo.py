@@ -341,7 +341,7 @@ def stay(port: int, page_port: int) -> int:
         signal.signal(number, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), world(port=port, page_port=page_port) as running_world:
         print(f"The shop        {running_world.shop_url}/        try: /?utm_medium=email, or be John")
-        print(f"What arrived    {running_world.page_url}_emulator/counts")
+        print(f"The emulator    {running_world.page_url}        what arrives, as it arrives")
         print("Ctrl-C stops both.", flush=True)
         signal.pause()
     print("\nStopped; the shop has delivered what was waiting.")

@@ -29,7 +29,7 @@ async def home(request: Request) -> str:
     experiences = await request.app.state.personalize.fetch(
         "home-hero",
         customer_id=visitor,
-        session=InSession(user_agent=request.headers.get("user-agent")),
+        session=InSession(user_agent=request.headers.get("user-agent") or None),
         deadline=0.4,  # whatever happens, the page waits no longer; then it shows its own defaults
     )
     hero = experiences["home-hero"]

@@ -1,8 +1,8 @@
 """Python in Markdown, found and run.
 
 A block that is fenced as `python` is run: it may await, it sees what the blocks above it in the same file have made,
-and the tests that it defines are called. One that is fenced as `python fragment` stands for something that cannot run
-here; it is compiled.
+and the tests that it defines are called, unless they take fixtures. One that is fenced as `python fragment` stands for
+something that cannot run here; it is compiled.
 """
 
 import ast
@@ -38,7 +38,8 @@ class Snippet:
         before = dict(namespace)
         await _settled(eval(self.code(), namespace))
         for name, value in list(namespace.items()):
-            if name.startswith("test_") and before.get(name) is not value:
+            is_new_test = name.startswith("test_") and before.get(name) is not value
+            if is_new_test and not inspect.signature(value).parameters:
                 await _settled(value())
 
 

@@ -70,7 +70,13 @@ def test_the_readme_lists_every_policy_with_its_default():
 
 
 def shown(default):
-    return f'"{default}"' if isinstance(default, str) else f"{default:_}"
+    match default:
+        case str():
+            return f'"{default}"'
+        case bool() | None:
+            return str(default)
+        case _:
+            return f"{default:_}"
 
 
 def test_the_readme_lists_every_environment_variable():

@@ -70,11 +70,12 @@ def test_left_running_it_says_where_to_look_and_stops_both_when_told(number):
     command = [sys.executable, demo.__file__, "--stay", "--port", "0", "--page-port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         said = [process.stdout.readline() for _ in range(3)]
-        shop, counts = (re.search(r"http://\S+", line)[0] for line in said[:2])
+        shop, emulator = (re.search(r"http://\S+", line)[0] for line in said[:2])
         assert httpx.get(shop, trust_env=False).status_code == 200
-        assert httpx.get(counts, trust_env=False).json()["fetch_requests"] == 1
+        assert httpx.get(emulator, trust_env=False).headers["content-type"].startswith("text/html")
+        assert httpx.get(f"{emulator}_emulator/counts", trust_env=False).json()["fetch_requests"] == 1
         process.send_signal(number)
         assert process.wait(20) == 0
-    for gone in (shop, counts):
+    for gone in (shop, emulator):
         with pytest.raises(httpx.ConnectError):
             httpx.get(gone, trust_env=False)

@@ -60,3 +60,10 @@ async def test_in_an_outage_the_page_shows_its_default(emulated):
     assert page.status_code == 200
     assert "<h1>Welcome</h1>" in page.text
     assert emulated.ledger.counts.received == 0
+
+
+async def test_a_browser_that_does_not_say_what_it_is_is_served(emulated):
+    async with browser() as http:
+        page = await http.get("/", headers={"User-Agent": ""})
+    assert page.status_code == 200
+    assert emulated.ledger.counts.impressions == 1
