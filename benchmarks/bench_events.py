@@ -4,8 +4,8 @@
 
 What is measured, for each contender in a process of its own, against one local server over TLS:
 
-* CPU per event: of the whole process, all threads, from the first call to the last acknowledgement. The contender tracks
-  100 events in a turn of the loop and flushes whenever 5,000 are outstanding, so that nobody has to drop any.
+* CPU per event: of the whole process, all threads, from the first call to the last acknowledgement. The contender
+  tracks 100 events in a turn of the loop and flushes whenever 5,000 are outstanding, so that nobody has to drop any.
 * Throughput; requests; bytes, in bodies and on the wire.
 * What the caller of one event waits, how late other tasks of its event loop are while everything pending is flushed,
   and the memory of a pending event.
@@ -17,7 +17,7 @@ ratios are medians of the rounds' ratios. `--check` exits with 1 if a number of 
 import argparse
 import sys
 
-from _events.conductor import Failed, Process, Progress
+from _events.conductor import ContenderError, Process, Progress
 from _events.contenders import OursSpool
 from _events.relay import Relay
 from _events.report import bars, checks, environment, middle, save, table
@@ -49,9 +49,7 @@ class Benchmark:
     def run(self):
         contenders = [each for each in CONTENDERS if each[1] != "ours-spool" or OursSpool.exists()]
         with Server() as self._server, Relay(self._server.port) as self._relay:
-            self._processes = [
-                Process(label, kind, self._server, orjson=orjson) for label, kind, orjson in contenders
-            ]
+            self._processes = [Process(label, kind, self._server, orjson=orjson) for label, kind, orjson in contenders]
             try:
                 plan = list(self._plan())
                 progress = Progress(len(plan))
@@ -76,9 +74,9 @@ class Benchmark:
                     yield process, "cpu", {"events": SMALL, "turn": turn}
                 yield process, "caller", {"events": SMALL if process.kind == "naive" else 4_000}
                 yield process, "stall", {}
-        for turn in range(options.rounds):
+        for _ in range(options.rounds):
             for process in self._processes:
-                yield process, "busy", {"events": 500 if process.kind == "naive" else options.busy_events, "turn": turn}
+                yield process, "busy", {"events": 500 if process.kind == "naive" else options.busy_events}
         for events in options.sizes:
             for turn in range(1 if events > 100_000 or options.quick else 2):
                 for process in self._processes:
@@ -98,7 +96,7 @@ class Benchmark:
     def _step(self, process, what, **arguments):
         try:
             getattr(self, f"_{what}")(process, **arguments)
-        except Failed as error:
+        except ContenderError as error:
             self.failures.append(str(error))
 
     def _note(self, process, measure, value):
@@ -131,7 +129,7 @@ class Benchmark:
             }
         )
 
-    def _busy(self, process, events, turn):
+    def _busy(self, process, events):
         answer, _ = self._deliver(process, "cpu", events=events, busy=True)
         self._note(process, "busy_cpu", answer["cpu"])
         self._note(process, "busy_wall", answer["wall"])
@@ -202,8 +200,11 @@ class Benchmark:
         ]
 
     def _ours_wrong(self):
-        return sum(sum(found.get("lost", [])) + sum(found.get("doubled", []))
-                   for label, found in self.found.items() if label.startswith("ours"))
+        return sum(
+            sum(found.get("lost", [])) + sum(found.get("doubled", []))
+            for label, found in self.found.items()
+            if label.startswith("ours")
+        )
 
 
 def main():
@@ -248,8 +249,8 @@ def show(benchmark, about, options):
         ],
     )  # fmt: skip
     table(
-        ("contender", "caller p50 µs", "p99 µs", "stall max ms", "of it own", "memory B/pending", "CPU beside busy thread",
-         "wall beside it"),
+        ("contender", "caller p50 µs", "p99 µs", "stall max ms", "of it own", "memory B/pending",
+         "CPU beside a busy thread", "wall beside it"),
         [
             (label, *(benchmark.median(label, measure) for measure in (
                 "caller_p50", "caller_p99", "stall_late_max", "stall_own_max", "memory", "busy_cpu", "busy_wall")))

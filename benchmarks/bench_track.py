@@ -14,7 +14,7 @@ the clock, which is stated. `--check` exits with 1 if a number of design.md, sec
 import argparse
 import sys
 
-from _events.conductor import Failed, Process, Progress
+from _events.conductor import ContenderError, Process, Progress
 from _events.contenders import OursSpool
 from _events.report import bars, checks, environment, middle, save, table
 from _events.server import Server
@@ -47,7 +47,7 @@ def measure(options):
                         progress.step(f"{process.label}{' beside a busy thread' if busy else ''}")
                         try:
                             answer = process.tell("caller", events=options.calls // (4 if busy else 1), busy=busy)
-                        except Failed as error:
+                        except ContenderError as error:
                             failures.append(str(error))
                             continue
                         for name in (*MEASURES, "max", "timer"):
@@ -85,7 +85,7 @@ def main():
     print(f"\n{about['python']}; {about['machine']}; load {about['load']:.1f} at the start; {options.rounds} rounds of"
           f" {options.calls:,} calls; one reading of the clock: {median(NOOP, 'timer'):.2f} µs; context of 7 fields\n")  # fmt: skip
     table(
-        ("µs per call", "version", "p50", "p99", "p99.9", "mean", "busy: p50", "added p50", "added p99", "added p99.9"),
+        ("µs per call", "version", "p50", "p99", "p99.9", "mean", "busy: p50", "added p50", "added p99"),
         [
             (label, versions[label], *(median(label, name) for name in MEASURES), median(label, "p50", busy=True),
              *(added(found, label, name) for name in ("p50", "p99", "p999")))
@@ -115,7 +115,12 @@ def main():
         for label, measures in found.items()
     }
     result = {"environment": about, "versions": versions, "rounds": rounds, "failures": failures, "claims": claims}
-    save(options.out, "track", result, bars("Caller's p50 of one event", "µs", [(at, median(at, "p50")) for at in versions]))
+    save(
+        options.out,
+        "track",
+        result,
+        bars("Caller's p50 of one event", "µs", [(at, median(at, "p50")) for at in versions]),
+    )
     sys.exit(1 if options.check and not holds else 0)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 HERE = Path(__file__).parent.parent
 
 
-class Failed(RuntimeError):
+class ContenderError(RuntimeError):
     """A contender could not do what it was told."""
 
 
@@ -46,24 +46,24 @@ class Process:
         """Gives an order, and returns what came of it.
 
         Raises:
-            Failed: It failed, or took longer than `within` seconds.
+            ContenderError: It failed, or took longer than `within` seconds.
         """
         self._process.stdin.write(json.dumps({"do": what, **arguments}) + "\n")
         self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], within)
         line = self._process.stdout.readline() if ready else ""
         if not line:
-            raise Failed(f"{self.label}: no answer to {what!r} within {within:g} s")
+            raise ContenderError(f"{self.label}: no answer to {what!r} within {within:g} s")
         answer = json.loads(line)
         if "error" in answer:
-            raise Failed(f"{self.label}: {what}: {answer['error']}")
+            raise ContenderError(f"{self.label}: {what}: {answer['error']}")
         return answer
 
     def end(self):
         try:
             self.tell("stop", within=20)
             self._process.wait(5)
-        except (Failed, OSError, subprocess.TimeoutExpired):
+        except (ContenderError, OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
 
@@ -79,7 +79,9 @@ class Progress:
     def step(self, text):
         self._done += 1
         line = f"[{self._done}/{self._steps}] {time.monotonic() - self._began:4.0f} s  {text}"
-        print(f"\r\033[K{line[:110]}" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{line[:110]}" if self._live else line, end="" if self._live else "\n", file=sys.stderr, flush=True
+        )
 
     def end(self):
         if self._live:

@@ -51,7 +51,7 @@ class Worker:
                 await asyncio.sleep(0)
         await contender.settle()
 
-    async def cpu(self, events, busy=False, repeat=1):
+    async def cpu(self, events, *, busy=False, repeat=1):
         """CPU and time from the first call to the last acknowledgement, per event, in microseconds."""
         from _events.measure import Busy, Meter
 
@@ -67,7 +67,7 @@ class Worker:
         cpu, wall = found[len(found) // 2]
         return {"cpu": cpu, "wall": wall, "events": events * repeat}
 
-    async def caller(self, events, busy=False):
+    async def caller(self, events, *, busy=False):
         """What the caller of one event waits, in microseconds."""
         from _events.measure import Busy, summary, timer_overhead
         from _events.workload import customers
