@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import ssl
+from collections.abc import Iterable
 from contextvars import Context
 from functools import cache
 from math import inf
@@ -27,14 +28,17 @@ import httpx
 
 from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
 from ._effects import Effects
-from ._exchange import Exchange
+from ._exchange import Call, Exchange
 from ._fetcher import Fetcher
+from ._keys import Radar
 from ._pump import Pump
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
+from .core.wire import metadata_target, read_metadata
 
 log = logging.getLogger("moengage_personalize")
 CLOSE_TRANSPORT = 0.05  # seconds to say goodbye to the server
+METADATA_TIMEOUT = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +82,7 @@ class Engine:
         self.pump = Pump(
             buffer, circuit, self._exchange, batching=policies.batching, retrying=policies.retrying, effects=effects
         )
+        self.radar = Radar(self._known_keys, effects.jitter)
         self.fetcher = Fetcher(
             self._exchange,
             policies.fetching,
@@ -110,10 +115,15 @@ class Engine:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
         await self._done.wait()
 
+    async def _known_keys(self) -> Iterable[str]:
+        call = Call(method="GET", target=metadata_target(None))
+        return read_metadata(await self._exchange.request(call, deadline=anyio.current_time() + METADATA_TIMEOUT))
+
     async def _host(self) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._started.set()
+                self._tasks.start_soon(self.radar.run)
                 await self.pump.run()
                 self._tasks.cancel_scope.cancel()
         except Exception as error:  # the pump and the flights are total
