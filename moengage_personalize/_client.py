@@ -139,6 +139,7 @@ class AsyncPersonalizeClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._fetches = self._paused = self._closed = self._disabled = 0
+        self._expected: dict[str, None] = {}
         self.last_report: DeliveryReport | None = None
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,6 +162,7 @@ class AsyncPersonalizeClient:
                 spool=self._spool,
                 on_dropped=self._on_dropped,
             )
+            self._engine.radar.expect(self._expected)
             await self._engine.start()
             self._door.owner, self._door.now, self._door.wake = get_ident(), self._now, self._engine.pump.wake
         self._state = "open"
@@ -280,6 +282,32 @@ class AsyncPersonalizeClient:
             return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
         except PersonalizeError as error:
             raise bare(error) from error.__cause__
+
+    def expect(self, *keys: str) -> None:
+        """Says which keys the code will ask for, so that misspelled ones are found.
+
+        They are compared with the workspace's list in the background, soon and then daily; a key that does not exist is
+        logged as a warning, with the nearest one that does. May be called before the client is opened.
+
+        Raises:
+            InvalidInputError: A key is none that could exist.
+        """
+        self._expected.update(dict.fromkeys(check_keys(keys)))
+        if self._engine is not None and self._state == "open":
+            self._check_loop()
+            self._engine.radar.expect(self._expected)
+
+    async def unknown_keys(self) -> Mapping[str, str | None]:
+        """Asks now: the keys of `expect` that do not exist, each with the nearest that does, if one is near.
+
+        For a start-up that rather fails than shows defaults. With `enabled=False` there is nobody to ask, and none.
+
+        Raises:
+            PersonalizeError: Their trouble.
+            UsageError: The client is not open here.
+        """
+        self._check_open()
+        return {} if self._engine is None else await self._engine.radar.unknown()
 
     def _fields(
         self,

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache, partial
-from keyword import iskeyword
+from functools import cache, lru_cache, partial
 from typing import Any, TypeVar, get_args, get_origin, is_typeddict
+from unicodedata import normalize
 
 import attrs
 import cattrs
@@ -48,15 +48,19 @@ def _names(kind: Any) -> Iterable[str]:
 
 
 def _renamed(names: Iterable[str], payload: Mapping[str, Any]) -> dict[str, Any]:
-    folded = {fold(name): value for name, value in payload.items()}
+    folded = {fold(name): value for name, value in sorted(payload.items(), reverse=True)}  # the first of them wins
     wanted = ((name, fold(name)) for name in names)
     return {name: payload.get(name, folded[key]) for name, key in wanted if key in folded}
 
 
+@lru_cache(maxsize=4_096)
 def fold(name: str) -> str:
-    """Returns what two names must have in common: letters and digits; not case, and not what separates words."""
-    name = name[:-1] if name.endswith("_") and iskeyword(name[:-1].lower()) else name
-    return re.sub(r"\W", "_", name.casefold())
+    """Returns what two names must have in common: letters and digits, in any case.
+
+    What separates words does not count, nor what makes a Python name of one that is none (`class_`, `x_1st`).
+    """
+    plain = re.sub(r"\W", "_", normalize("NFKC", normalize("NFKC", name).casefold()))
+    return re.sub(r"^x_(?=[\d_])", "", plain).rstrip("_")
 
 
 def _pydantic(kind: Any, payload: Mapping[str, Any]) -> Any:
@@ -113,14 +117,6 @@ def _blamed(fields: Mapping[str, Any], kind: Any) -> str:
     except Exception as error:
         found = cattrs.transform_error(error, format_exception=lambda _, __: "")
         if isinstance(error, cattrs.BaseValidationError) and found:
-            missing = _missing(error)
-            path = found[0].partition(" @ ")[2].removeprefix("$").replace("[", ".").replace("]", "").strip(".")
-            return ".".join(part for part in (path, missing) if part) or "(class)"
+            path = found[0].partition(" @ ")[2].removeprefix("$")
+            return path.replace("[", ".").replace("]", "").strip(".") or "(class)"
     return "(class)"
-
-
-def _missing(error: BaseException) -> str:
-    """The name of a required field that is not there, which cattrs puts into the KeyError."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else ""

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from functools import cache
 from math import inf
@@ -29,18 +29,21 @@ import httpx
 
 from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
 from ._effects import Effects
-from ._exchange import Exchange
+from ._exchange import Call, Exchange
 from ._fetcher import Fetcher
+from ._keys import Radar
 from ._pump import Pump
 from ._report import Loss
 from ._spooling import Spooling
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
+from .core.wire import metadata_target, read_metadata
 from .http2 import Http2Transport
 from .spool import Spool
 
 log = logging.getLogger("moengage_personalize")
 GOODBYE = 0.08  # seconds to say goodbye to the server, and to let the spool's thread finish (it does so in any case)
+METADATA_TIMEOUT = 10.0
 
 
 @attrs.frozen(kw_only=True)
@@ -97,6 +100,7 @@ class Engine:
             spooling=self.spooling,
             on_dropped=on_dropped,
         )
+        self.radar = Radar(self._known_keys, effects.jitter)
         self.fetcher = Fetcher(
             self._exchange,
             policies.fetching,
@@ -135,10 +139,15 @@ class Engine:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
         await self._done.wait()
 
+    async def _known_keys(self) -> Iterable[str]:
+        call = Call(method="GET", target=metadata_target(None))
+        return read_metadata(await self._exchange.request(call, deadline=anyio.current_time() + METADATA_TIMEOUT))
+
     async def _host(self) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._started.set()
+                self._tasks.start_soon(self.radar.run)
                 await self.pump.run()
                 self._tasks.cancel_scope.cancel()
         except Exception as error:  # the pump and the flights are total

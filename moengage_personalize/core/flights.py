@@ -150,11 +150,10 @@ class Flights:
                     continue
                 flight = self._open(context, key)
                 boarding.opened.append(flight)
+            elif flight not in boarding.opened:
+                ticket.merged = True
             own = flight
             self._seat(ticket, flight, key)
-        ticket.merged = any(
-            flight.phase is Phase.GATHERING and flight not in boarding.opened for flight in ticket.flights
-        )
         return boarding
 
     def _open_seat(self, context: bytes, key: Key, own: Flight | None) -> Flight | None:

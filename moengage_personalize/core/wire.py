@@ -111,10 +111,9 @@ def encode_context_of_fetch(fields: Mapping[str, Any]) -> bytes:
         InvalidInputError: It is no JSON.
     """
     ordered = {name: fields[name] for name in sorted(fields)}
-    for name in ("identifiers", "user_identifiers"):  # the only place where fields have fields
-        inner = ordered.get("identifiers", {}) if name == "user_identifiers" else ordered
-        if isinstance(found := inner.get(name), dict):
-            inner[name] = dict(sorted(found.items()))
+    identifiers = ordered.get("identifiers", {}).get("user_identifiers")
+    if identifiers is not None:  # the only place where the caller chose an order
+        ordered["identifiers"] = {**ordered["identifiers"], "user_identifiers": dict(sorted(identifiers.items()))}
     return encode(ordered, "the fetch request")
 
 

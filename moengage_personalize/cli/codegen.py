@@ -1,0 +1,166 @@
+"""`moengage-personalize codegen`: a module of the workspace's keys and a class per experience.
+
+Theory: the keys come from the metadata. What variables an experience has is not in there, so a sample is fetched, and
+the types of its values are the types of the fields; an experience that the sample's customer does not get has a key and
+no class. Names are Python's, and `Experience.decode` finds the variables by them.
+
+Invariant: the module passes `mypy --strict`, whatever keys and variables are called. The same workspace gives the same
+module. It contains names and types, and no value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import keyword
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+from moengage_personalize import AsyncPersonalizeClient, Experiences, PersonalizeError
+from moengage_personalize._decode import fold  # what is generated must be what is found
+
+_HEAD = '''"""The experiences of a MoEngage workspace. Written by `moengage-personalize codegen`: do not edit."""
+
+from typing import Any, Final, Literal
+
+import attrs
+'''
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status.
+
+    Args:
+        arguments: What follows `codegen`; by default the process's.
+    """
+    parser = argparse.ArgumentParser(
+        prog="moengage-personalize codegen",
+        description="Writes a Python module with the workspace's experience keys as literals, and an attrs class per"
+        " experience, whose fields are those of a sample that is fetched.",
+        epilog="Workspace and key come from MOENGAGE_WORKSPACE_ID, MOENGAGE_PERSONALIZE_API_KEY, MOENGAGE_DATA_CENTER.",
+    )
+    parser.add_argument("--customer-id", help="whose sample; by default nobody's: what all users get")
+    parser.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help="in-session attribute")
+    parser.add_argument("--output", type=Path, help="the file; by default the module is printed")
+    options = parser.parse_args(arguments)
+    if not all("=" in each for each in options.attribute):
+        parser.error("--attribute must look like NAME=VALUE")
+    attributes = dict(each.split("=", 1) for each in options.attribute)
+    try:
+        module = asyncio.run(_ask(options.customer_id, attributes))
+    except PersonalizeError as error:
+        print(f"moengage-personalize codegen: {error}", file=sys.stderr)
+        return 1
+    if options.output is None:
+        print(module, end="")
+    else:
+        options.output.write_text(module, encoding="utf-8")
+    return 0
+
+
+async def _ask(customer_id: str | None, attributes: Mapping[str, str]) -> str:
+    async with AsyncPersonalizeClient() as client:
+        metadata = await client.metadata()
+        sample: Mapping[str, Any] = {}
+        if metadata:
+            sample = await client.fetch(
+                *sorted(metadata), customer_id=customer_id, attributes=attributes, deadline=10.0, on_error="raise"
+            )
+    return write(metadata, sample)
+
+
+def write(keys: Iterable[str], sample: Experiences | Mapping[str, Any]) -> str:
+    """Returns the module's text.
+
+    Args:
+        keys: The workspace's keys.
+        sample: Experiences by key, of which those count that were served.
+    """
+    keys = sorted(keys)
+    named = _Names()
+    constants = {key: named(_constant_name(key)) for key in keys}
+    literals = "".join(f"    {_quoted(key)},\n" for key in keys)
+    parts = [
+        _HEAD,
+        f"\nExperienceKey = Literal[\n{literals}]\n" if keys else "\nExperienceKey = str\n",
+        "\n" if keys else "",
+        *(f"{constants[key]}: Final = {_quoted(key)}\n" for key in keys),
+        *(
+            _class(named(_class_name(key)), constants[key], sample[key].payload)
+            for key in keys
+            if key in sample and sample[key].matched
+        ),
+    ]
+    return "".join(parts)
+
+
+def _class(name: str, constant: str, payload: Mapping[str, Any]) -> str:
+    fields: dict[str, str] = {}
+    for variable in sorted(payload, key=lambda name: (name != _field_name(name), name)):  # as `decode` chooses
+        if field := _field_name(variable):
+            fields.setdefault(fold(variable), f"    {field}: {_type(payload[variable])}\n")
+    lines = "".join(sorted(fields.values()))
+    return f'\n\n@attrs.frozen(kw_only=True)\nclass {name}:\n    """`{constant}`."""\n' + (lines and f"\n{lines}")
+
+
+def _type(value: Any) -> str:
+    match value:
+        case bool():
+            return "bool"
+        case int() | float():  # 20 today is 19.5 tomorrow
+            return "float"
+        case str():
+            return "str"
+        case list():
+            return "list[Any]"
+        case dict():
+            return "dict[str, Any]"
+        case _:
+            return "Any"
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", text)
+
+
+def _class_name(key: str) -> str:
+    return _safe("".join(word[:1].upper() + word[1:] for word in _words(key)), "Experience")
+
+
+def _constant_name(key: str) -> str:
+    return _safe("_".join(_words(key)).upper(), "KEY_")
+
+
+def _field_name(variable: str) -> str | None:
+    """The variable's name, as far as Python lets it be; `Experience.decode` finds it again. None: there is no way."""
+    name = re.sub(r"\W", "_", normalize("NFKC", variable))
+    return _safe(name, "x_") if name.strip("_") and f"x_{name}".isidentifier() else None
+
+
+def _safe(name: str, prefix: str) -> str:
+    name = name if name[:1].isalpha() else f"{prefix}{name}"
+    return f"{name}_" if keyword.iskeyword(name) or name in _TAKEN else name
+
+
+_TAKEN = frozenset("Any Final Literal ExperienceKey attrs str float bool list dict self".split())
+
+
+class _Names:
+    """Names on one level, none like another."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
