@@ -1,9 +1,11 @@
 """An httpx transport that multiplexes every exchange over one HTTP/2 connection, and survives deadlines.
 
-From the inside out: `_machine` is the connection's logic without I/O, over `_headers`, `_lanes`,
-`_deadlines`, `_liveness`, `_budget`, `_frames` and h2's `_control` channel; `_connection` is the shell
-around it, on `_tls`, `_dial`, `_resolver`, `_worker` and a `_runtime` (asyncio's or trio's); `_seat` and
-`_transport` choose the connection and send again what was not processed; `_fallback` is httpx's HTTP/1.1.
+From the inside out. `_machine` is one connection's logic, without I/O and clock: it stands on `_inbound`
+(what the peer says), `_streams` (who has one), `_response`, `_lanes` and `_credit` (flow control),
+`_headers` (the memory of header blocks), `_deadlines`, `_liveness`, `_budget`, `_frames`, and on h2 for the
+`_control` channel. `_connection` is the shell around it, on `_tls`, `_dial`, `_resolver`, `_worker` and a
+`_runtime` (asyncio's or trio's). `_seat` and `_pool` choose the connection, `_transport` sends again what
+was not processed, `_fallback` is httpx's HTTP/1.1.
 """
 
 from ._headers import Route
