@@ -341,6 +341,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._seen.open -= 1
+        self._seen.failed_handshakes += not self._shaken
         self.server.links.discard(self)
         if self.side is not None:
             self.side.lost()
@@ -368,7 +369,6 @@ class Link(asyncio.Protocol):
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             pass
         except ssl.SSLError:
-            self._seen.failed_handshakes += not self._shaken
             self._drain()
             self.transport.close()
         self._drain()

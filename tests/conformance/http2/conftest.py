@@ -17,15 +17,30 @@ from faults.certificates import Certificates
 from faults.server import FaultServer, FaultServerProcess, ServerConfig
 from faults.subject import make_transport
 
-LOOPS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-]
+
+_NUMBERS: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Put a line of numbers at the end of the run: some claims are about counts that a reader wants to see."""
+
+    def add(line: str) -> None:
+        request.config.stash.setdefault(_NUMBERS, []).append(f"{request.node.name}: {line}")
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(_NUMBERS, []):
+        terminalreporter.section("numbers, as the servers counted")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, bool]]:
-    """Plain asyncio; a test that must hold on uvloop too is parametrised with `LOOPS`."""
+    """Plain asyncio; a test that must hold on uvloop too is parametrised with `faults.loops.LOOPS`."""
     return "asyncio", {"use_uvloop": False}
 
 
