@@ -16,7 +16,6 @@ from h2.settings import SettingCodes
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
-    ExtensionFrame,
     Frame,
     GoAwayFrame,
     HeadersFrame,
@@ -373,6 +372,8 @@ async def settings(exchange: Exchange) -> None:
     }
     changes = {codes[key]: int(value) for key, value in exchange.query.items() if key in codes}
     await exchange.whole.wait()
+    await exchange.connection.settled.wait()  # h2 takes the first acknowledgement that comes for the latest change
+    exchange.connection.settled.clear()
     exchange.connection.send(lambda h2: h2.update_settings(changes))
     await asyncio.sleep(exchange.seconds("ms"))
     await exchange.answer()
@@ -408,9 +409,6 @@ async def flood(exchange: Exchange) -> None:
 async def broken(exchange: Exchange) -> None:
     """One frame, or some bytes, that break the protocol for the whole connection (all but `unknown`, which must be ignored)."""
     stream = exchange.stream_id
-    unknown = ExtensionFrame(0xEE, 0)
-    unknown.body = b"grease"
-    unknown.flag_byte = 0xFF
     kinds: dict[str, bytes] = {
         "garbage": b"\xff" * 400,
         "data-on-zero": b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x",
@@ -425,7 +423,7 @@ async def broken(exchange: Exchange) -> None:
         "bad-settings": SettingsFrame(0, settings={SettingCodes.INITIAL_WINDOW_SIZE: 2**31}).serialize(),
         "push": PushPromiseFrame(stream, promised_stream_id=2, data=b"", flags=["END_HEADERS"]).serialize(),
         "headers-interleaved": HeadersFrame(stream, data=b"").serialize() + PingFrame(0, opaque_data=b"12345678").serialize(),
-        "unknown": unknown.serialize(),
+        "unknown": b"\x00\x00\x06\xee\xff\x00\x00\x00\x00grease",
     }
     await exchange.whole.wait()
     exchange.connection.raw(kinds[exchange.query["kind"]])

@@ -36,9 +36,9 @@ from h2.events import (
     Event,
     PingReceived,
     RequestReceived,
+    SettingsAcknowledged,
     StreamEnded,
     StreamReset,
-    WindowUpdated,
 )
 from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes, Settings
@@ -169,6 +169,7 @@ class Http2Side:
         self._write = write
         self._held: list[bytes] | None = None
         self._window = asyncio.Event()
+        self.settled = asyncio.Event()  # the client has acknowledged our latest SETTINGS
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self.h2.local_settings = Settings(
             client=False,
@@ -250,10 +251,10 @@ class Http2Side:
                 self.seen.pings += 1
             case ConnectionTerminated():
                 self.seen.goaways += 1
-            case WindowUpdated():
-                self._window.set()
+            case SettingsAcknowledged():
+                self.settled.set()
             case _:
-                self._window.set()  # SETTINGS may have widened it
+                self._window.set()  # WINDOW_UPDATE and SETTINGS may have widened it
 
     def _begin(self, stream_id: int, headers: dict[str, str]) -> None:
         from faults.behaviours import behave
