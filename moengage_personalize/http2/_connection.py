@@ -1,0 +1,315 @@
+"""The shell around one machine: it connects, moves bytes, and wakes who waits. It decides nothing.
+
+Everything but `_connect` is synchronous, and runs to its end before anything else of this loop: requests
+reach the machine by a plain call, the socket's bytes by another, and one flush a turn of the loop sends
+what they all had to say. Callers wait on one future each; nothing of theirs, cancellation included, ever
+touches the socket.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Final
+
+import anyio
+from attrs import frozen
+
+from . import _fork
+from ._dial import dial
+from ._machine import Counters, Limits, Machine, State
+from ._resolver import Resolver
+from ._runtime import Link, Runtime, Timer, Waiter
+from ._stream import Exchange, Failure, Why
+from ._tls import TlsPipe
+
+CONNECT_LIMIT: Final = 5.0
+"""Seconds an attempt to connect may take, handshake included, however patient the callers: the next may do better."""
+
+
+@frozen
+class Origin:
+    """Where a transport connects to."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+class Connection:
+    """One connection, from the wish for one to its end.
+
+    Args:
+        origin: Where to.
+        runtime: The loop it lives in.
+        resolver: Who knows the addresses.
+        context: Makes TLS's; None for cleartext.
+        limits: What the machine puts up with.
+        counters: Where the machine counts.
+        ended: Called once, when the socket is closed or there will be none.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        runtime: Runtime,
+        resolver: Resolver,
+        context: Callable[[], Awaitable[ssl.SSLContext]] | None,
+        limits: Limits,
+        counters: Counters,
+        ended: Callable[[Connection], None],
+    ) -> None:
+        self.opened_at = inf  # when HTTP/2 was ready
+        self.handshaken = False
+        self._origin = origin
+        self._runtime = runtime
+        self._resolver = resolver
+        self._context = context
+        self._tls: TlsPipe | None = None
+        self._machine = Machine(runtime.now(), limits, counters)
+        self._on_end: Callable[[Connection], None] | None = ended
+        self._link: Link | None = None
+        self._shut = False  # the link is told to close
+        self._writable = True
+        self._flush_due = False
+        self._timer: Timer | None = None
+        self._timer_at = inf
+        self._waiters: list[Waiter] = []  # for a change of `state`
+        runtime.spawn(self._connect)
+
+    # ── for the transport ─────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def state(self) -> State:
+        """How far it is in its life."""
+        return self._machine.state
+
+    @property
+    def failure(self) -> Failure | None:
+        """What ended it."""
+        return self._machine.ending
+
+    @property
+    def accepting(self) -> bool:
+        """Whether a new exchange is better off here than on a new connection."""
+        return self._machine.accepting
+
+    @property
+    def load(self) -> int:
+        """Exchanges that are here."""
+        return self._machine.in_flight + self._machine.queued
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a new exchange would have to wait for a stream."""
+        return self._machine.queued > 0
+
+    def submit(self, exchange: Exchange) -> None:
+        """Take an exchange on; its waiter is woken when it has its outcome."""
+        self._machine.submit(exchange, self._runtime.now())
+        self._after()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Its caller has gone."""
+        self._machine.abandon(exchange, self._runtime.now())
+        self._after()
+
+    def drain(self) -> None:
+        """Take nothing new, and close when the last one has finished."""
+        self._machine.drain(self._runtime.now())
+        self._after()
+
+    def close(self) -> None:
+        """End it now, politely."""
+        self._machine.close()
+        self._after()
+
+    def abort(self) -> None:
+        """End it now."""
+        self._machine.close()
+        if self._link is not None:
+            self._link.abort()
+
+    def forsake(self) -> None:
+        """Its loop is gone (or belongs to the parent process): wake nobody, write nothing, let the socket be."""
+        self._on_end = self._timer = self._link = None
+
+    async def changed(self, seen: State) -> None:
+        """Wait until `state` is another than `seen`."""
+        while self.state is seen:
+            waiter = self._runtime.waiter()
+            self._waiters.append(waiter)
+            await waiter
+
+    def __repr__(self) -> str:
+        return repr(self._machine)
+
+    # ── connecting, in a task of its own ──────────────────────────────────────────────────────────────────
+
+    async def _connect(self) -> None:
+        try:
+            with anyio.move_on_after(CONNECT_LIMIT):
+                await self._reach()
+                return
+            failure = Failure(Why.CONNECT_TIMEOUT, "connecting took too long")
+        except OSError as error:
+            failure = Failure(Why.NOT_CONNECTED, f"cannot connect: {_text(error)}", error)
+        except BaseException:
+            self._end(Failure(Why.CLOSED, "the event loop ended"))
+            raise
+        self._end(failure)
+
+    async def _reach(self) -> None:
+        origin, runtime = self._origin, self._runtime
+        if self._context is not None:
+            self._tls = TlsPipe(await self._context(), origin.host)
+        addresses = await self._resolver.resolve(origin.host, origin.port, runtime)
+        sock = await dial(addresses, runtime)
+        _fork.guard(sock)
+        try:
+            self._link = await runtime.link(sock, self)
+        except BaseException:
+            sock.close()
+            raise
+        if self.state is State.CLOSED:
+            self._link.abort()
+        elif self._tls is None:
+            self._serve()
+        else:
+            self.received(b"")
+            await self.changed(State.CONNECTING)
+
+    def _serve(self) -> None:
+        self.handshaken = self._tls is not None
+        if self._tls is not None and self._tls.protocol != "h2":
+            self._end(Failure(Why.NOT_HTTP2, "the server does not speak HTTP/2"))
+            return
+        self.opened_at = self._runtime.now()
+        self._machine.start(self.opened_at)
+
+    # ── what the socket says ──────────────────────────────────────────────────────────────────────────────
+
+    def received(self, data: bytes) -> None:
+        """Bytes came."""
+        if self.state is State.CLOSED:
+            return
+        tls = self._tls
+        if tls is not None:
+            try:
+                plain = tls.open(data)
+            except ssl.SSLError as error:
+                self._broken(error)
+                return
+            if plain is None:
+                self.ended(None)
+                return
+            if self._machine.state is State.CONNECTING:
+                if tls.established:
+                    self._serve()
+                else:
+                    self._write(b"")
+            data = plain
+        if data:
+            self._machine.receive(data, self._runtime.now())
+        self._after()
+
+    def _broken(self, error: ssl.SSLError) -> None:
+        if self.state is State.CONNECTING:
+            self._write(b"")  # the alert
+            self._end(Failure(Why.NOT_CONNECTED, f"TLS: {_text(error)}", error))
+        else:
+            self._end(Failure(Why.LOST, f"TLS: {_text(error)}", error))
+
+    def ended(self, error: Exception | None) -> None:
+        """The socket is closed, or is about to be."""
+        why = Why.NOT_CONNECTED if self.state is State.CONNECTING else Why.LOST
+        self._end(Failure(why, _text(error) if error else "the server closed the connection", error))
+        if self._on_end is not None:
+            self._on_end(self)
+            self._on_end = None
+
+    def writable(self, *, ready: bool) -> None:
+        """The socket's buffer is full, or has room again."""
+        self._writable = ready
+        if ready:
+            self._after()
+
+    # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _end(self, failure: Failure) -> None:
+        self._machine.lose(failure)
+        self._after()
+
+    def _after(self) -> None:
+        """Whatever happened: wake who has an outcome, see to the output, the timer, and the end."""
+        machine = self._machine
+        for exchange in machine.settled():
+            self._runtime.wake(exchange.waiter)
+        if machine.has_output and not self._flush_due:
+            self._flush_due = True
+            self._runtime.soon(self._flush)
+        if machine.wake_at < self._timer_at:
+            self._arm(machine.wake_at)
+        if self._waiters and machine.state is not State.CONNECTING:
+            self._announce()
+        if machine.state is State.CLOSED and not self._shut:
+            self._shut_down()
+
+    def _announce(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            self._runtime.wake(waiter)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._writable and self.state is not State.CONNECTING:
+            data = self._machine.outgoing(self._runtime.now())
+            if data:
+                self._write(data)
+            if self._machine.wake_at < self._timer_at:
+                self._arm(self._machine.wake_at)
+
+    def _write(self, data: bytes) -> None:
+        if self._link is not None:
+            self._link.write(self._tls.seal(data) if self._tls is not None else data)
+
+    def _shut_down(self) -> None:
+        """Say goodbye, if there is anybody to say it to, and close the socket."""
+        self._shut = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._link is None:
+            self.ended(None)
+            return
+        data = self._machine.outgoing(self._runtime.now())
+        if data:
+            self._write(data)
+        if self._tls is not None and self._tls.established:
+            self._link.write(self._tls.end())
+        self._link.close()
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._runtime.at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer, self._timer_at = None, inf
+        self._machine.tick(self._runtime.now())
+        self._after()
+
+
+def _text(error: BaseException) -> str:
+    """What an error says, or at least its name."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,654 @@
+"""One HTTP/2 connection of a client, sans-IO: bytes and commands in, outcomes and bytes out; time is an argument.
+
+**What is h2's and what is ours.** h2 keeps the connection's control channel (`_control`): the preface,
+SETTINGS with their rules and acknowledgements, PING, our GOAWAY, and the sizes of the HPACK tables.
+Streams, DATA, flow control and what the peer's GOAWAY means are here, and those frames never reach h2, for
+reasons measured or read in 4.4.1:
+
+- On GOAWAY it closes its state machine (python-hyper/h2 issue 1181), discards output that was not sent yet,
+  and raises on frames that follow in the same read, although streams up to the last id go on.
+- It ends the connection over one malformed or oversized response, or one that breaks its content-length.
+  RFC 9113 (8.1.1) makes these errors of one stream, and that stream has neighbours.
+- It answers every frame still under way on a stream that we reset with one more RST_STREAM; servers on
+  nghttp2 count those against us. Here such frames are dropped, and counted as oddities (a flood ends the
+  connection).
+- Its streams and frames cost about 75 µs a request beside HPACK, two thirds of what a whole request may cost.
+
+This is safe because a client needs little of a stream's life cycle: it opens, it half-closes, and the peer
+sends HEADERS, DATA and at most one more HEADERS. The tests play this machine against h2's server, which
+checks every byte of ours, and beside h2's client over the same bytes.
+
+**Invariants.**
+
+1. Every exchange submitted meets exactly one end, a `Response` or a `Failure`, and `settled` hands it out
+   once.
+2. A stream's id is taken, its headers are compressed and its HEADERS are appended to the output in one
+   step: ids
+   ascend on the wire, and blocks stand there in the order of their compression.
+3. Flow control is conserved. What we send is `_lanes`' business. What we receive comes back as credit of the
+   connection, whatever became of its stream, once half of the window is used.
+4. What happens to one stream (a reset, a deadline, a malformed response) changes no other stream's bytes.
+5. Resets stay within their budget. Beyond it a stream that nobody wants is left to finish: its exchange has
+   its
+   outcome and is ABANDONED.
+6. The life goes CONNECTING → SERVING → DRAINING → CLOSED, never back. Only SERVING opens streams; what is
+   still
+   queued when it ends is handed back as MOVED.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from enum import IntEnum
+from math import inf
+from typing import Final
+
+from attrs import define, frozen
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+from hpack import HPACKError
+
+from . import _frames as wire
+from ._budget import Budget
+from ._control import UNLIMITED, ControlChannel, PeerSettings, Pong, SettingsTaken
+from ._deadlines import Deadlines
+from ._headers import HARD_HEADER_LIST, Head
+from ._lanes import DEFAULT_WINDOW, Lanes
+from ._liveness import Advice, Liveness
+from ._stream import Exchange, Failure, Outcome, Phase, Response, Why
+
+_HIGHEST_STREAM_ID: Final = 2**31 - 1
+_NO_BODY: Final = frozenset((204, 304))
+
+
+class State(IntEnum):
+    """How far the connection is in its life."""
+
+    CONNECTING = 0
+    SERVING = 1
+    DRAINING = 2  # opens no streams; those that are open may finish
+    CLOSED = 3
+
+
+@frozen(kw_only=True)
+class Limits:
+    """What we put up with, and what we ask of the peer."""
+
+    response_bytes: int = 1_048_576  # one body, as it is on the wire
+    connection_window: int = 16 * 1_048_576  # credit for 16 such bodies before any has to come back
+    resets: float = 400  # at once: servers on nghttp2 end a connection at about 1,000 …
+    resets_per_second: float = 15  # … or 33 a second
+    oddities: float = 2_000  # frames at once that carry nothing for us: SETTINGS, PING, empty DATA, strays
+    oddities_per_second: float = 200
+    streams_at_first: int = 100  # what is opened before the peer's SETTINGS say how many may be
+
+
+@define(kw_only=True)
+class Counters:
+    """What happened, over all connections that share it."""
+
+    streams_opened: int = 0
+    resets_sent: int = 0
+    goaways: int = 0
+    pings: int = 0
+
+
+class _ViolationError(Exception):
+    """The peer broke the protocol in a way that ends the connection."""
+
+    def __init__(self, code: ErrorCodes, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class Machine:
+    """See the module.
+
+    Args:
+        now: The time, in seconds, on the clock of all later arguments.
+        limits: What we put up with.
+        counters: Where to count; shared between the machines of one transport.
+    """
+
+    def __init__(self, now: float, limits: Limits, counters: Counters) -> None:
+        self.state = State.CONNECTING
+        self.ending: Failure | None = None  # what ended it, if it did not just drain
+        self.liveness = Liveness(heard_at=now)
+        self._limits = limits
+        self._counters = counters
+        self._stream_window = limits.response_bytes + DEFAULT_WINDOW  # a body within the limit needs no more
+        self._control = ControlChannel(self._stream_window)
+        self._encoder, self._decoder = self._control.encoder, self._control.decoder
+        self._reader = wire.FrameReader()
+        self._lanes = Lanes()
+        self._deadlines = Deadlines()
+        self._out: list[bytes] = []
+        self._settled: list[Exchange] = []
+        self._queue: OrderedDict[Exchange, None] = OrderedDict()
+        self._streams: dict[int, Exchange] = {}  # OPEN and ABANDONED
+        self._abandoned: dict[int, Exchange] = {}
+        self._next_id = 1
+        self._last_id = _HIGHEST_STREAM_ID  # the last that the peer will process
+        self._stream_limit = limits.streams_at_first
+        self._introduced = False  # the peer's SETTINGS came
+        self._started_at = now
+        self._reused = False  # what is in flight was sent after a rest …
+        self._heard = False  # … and this is whether anything came since
+        self._room = limits.connection_window
+        self._consumed = 0
+        self._block: tuple[int, int, bytearray, int] | None = None  # a header block that goes on
+        self._resets = Budget(limits.resets, limits.resets_per_second, now)
+        self._oddities = Budget(limits.oddities, limits.oddities_per_second, now)
+        self._ping = 0
+
+    # ── what is asked of it ───────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def accepting(self) -> bool:
+        """Whether a new exchange is better off here than on a new connection."""
+        return self.state <= State.SERVING and not self.is_clogged
+
+    @property
+    def is_clogged(self) -> bool:
+        """Full, and to at least a half with streams that nobody waits for and that there is no budget to reset."""
+        return (
+            len(self._abandoned) * 2 >= self._stream_limit <= len(self._streams) and len(self._abandoned) > 0
+        )
+
+    @property
+    def in_flight(self) -> int:
+        """Open streams that somebody waits for."""
+        return len(self._streams) - len(self._abandoned)
+
+    @property
+    def queued(self) -> int:
+        """Exchanges that wait for a stream."""
+        return len(self._queue)
+
+    @property
+    def wake_at(self) -> float:
+        """When to call `tick`, at the latest; `inf`: never."""
+        if self.state is State.CLOSED:
+            return inf
+        return min(self._deadlines.next_at, self.liveness.wake_at)
+
+    def settled(self) -> list[Exchange]:
+        """Those that met their end since the last call."""
+        result, self._settled = self._settled, []
+        return result
+
+    def outgoing(self, now: float) -> bytes:
+        """All bytes that may be sent now. They must be sent, in order, or the connection be given up."""
+        if self._queue and self.state is State.SERVING:
+            self._admit(now)
+        if self.state in {State.SERVING, State.DRAINING}:
+            for exchange in self._lanes.fill(self._out):
+                self._progressed(exchange, now)
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `outgoing` may have something to say."""
+        has_room = self._abandoned or len(self._streams) < self._stream_limit
+        return bool(self._out or (self._queue and has_room) or self._lanes.is_ready)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.state.name.lower()} streams={self.in_flight} queued={self.queued}"
+            f" abandoned={len(self._abandoned)} limit={self._stream_limit} window={self._lanes.window}>"
+        )
+
+    # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, now: float) -> None:
+        """The transport below is ready: introduce ourselves, and open what waits."""
+        self.state = State.SERVING
+        self._started_at = now
+        self._out.append(self._control.preface())
+        self._out.append(wire.window_update(0, self._limits.connection_window - DEFAULT_WINDOW))
+        for exchange in self._queue:
+            self._deadlines.set(exchange, min(exchange.deadline, now + exchange.patience.pool))
+
+    def submit(self, exchange: Exchange, now: float) -> None:
+        """Take an exchange on: at once if there is a stream for it, otherwise when its turn comes."""
+        if self.state >= State.DRAINING:
+            self._end(exchange, Failure(Why.MOVED, "the connection takes no new requests"))
+        else:
+            patience = exchange.patience
+            wait = patience.connect if self.state is State.CONNECTING else patience.pool
+            self._deadlines.set(exchange, min(exchange.deadline, now + wait))
+            self._queue[exchange] = None
+
+    def abandon(self, exchange: Exchange, now: float) -> None:
+        """Its caller has gone: give back its stream, its credit and its place. Of one that has ended: nothing."""
+        self._drop(exchange, Failure(Why.CANCELLED, "the caller left"), ErrorCodes.CANCEL, now)
+        self._settle_down(now)
+
+    def drain(self, now: float) -> None:
+        """Take nothing new; close when the last open stream has ended."""
+        if self.state < State.DRAINING:
+            self.state = State.DRAINING
+            for exchange in list(self._queue):
+                self._end(exchange, Failure(Why.MOVED, "the connection takes no new requests"))
+            self._settle_down(now)
+
+    def close(self) -> None:
+        """Give everything up, politely."""
+        self._close(Failure(Why.CLOSED, "the transport was closed"), ErrorCodes.NO_ERROR)
+
+    def lose(self, failure: Failure) -> None:
+        """The transport below is gone, or was never there: nothing can be sent or received any more."""
+        self._close(failure, None)
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        if self.state is State.CLOSED:
+            return
+        for exchange in self._deadlines.due(now):
+            self._drop(exchange, self._out_of_time(exchange), ErrorCodes.CANCEL, now)
+        match self.liveness.advise(now):
+            case Advice.PING:
+                self._send_ping(now)
+            case Advice.SUSPECT:
+                self.drain(now)
+            case Advice.LOST:
+                silence = Failure(Why.LOST, "the server fell silent and did not answer a PING")
+                self._close(silence, ErrorCodes.NO_ERROR)
+            case Advice.WAIT:
+                pass
+        self._settle_down(now)
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take what came from the peer. Whatever it is, this returns: errors are outcomes, and bytes to send."""
+        if self.state not in {State.SERVING, State.DRAINING}:
+            return
+        self._heard = True
+        self.liveness.heard(now)
+        try:
+            for kind, flags, stream_id, payload in self._reader.feed(data):
+                self._on_frame(kind, flags, stream_id, payload, now)
+        except wire.FrameTooLargeError:
+            self._violated(ErrorCodes.FRAME_SIZE_ERROR, "a frame is too large")
+        except HPACKError:
+            self._violated(ErrorCodes.COMPRESSION_ERROR, "a header block cannot be decoded")
+        except ProtocolError as error:
+            self._violated(ErrorCodes(error.error_code), "a SETTINGS or PING frame is malformed")
+        except _ViolationError as error:
+            self._violated(error.code, str(error))
+        self._settle_down(now)
+
+    # ── streams ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _open(self, exchange: Exchange, now: float) -> None:
+        if not self.in_flight:
+            self._reused, self._heard = self._introduced, False
+        if self.liveness.asked(now):
+            self._send_ping(now)
+        stream_id = exchange.stream_id = self._next_id
+        self._next_id += 2
+        exchange.phase = Phase.OPEN
+        exchange.room = self._stream_window
+        self._streams[stream_id] = exchange
+        self._counters.streams_opened += 1
+        self._oddities.give(4)
+        block = self._encoder.block(exchange.route, exchange.varying)
+        self._out.append(wire.headers(stream_id, block, end_stream=not exchange.body))
+        if exchange.body:
+            self._lanes.enter(exchange, self._out)
+        wait = exchange.patience.write if exchange.uploading else exchange.patience.read
+        self._deadlines.set(exchange, min(exchange.deadline, now + wait))
+
+    def _admit(self, now: float) -> None:
+        """Open streams for those that wait, in order, as far as there is room.
+
+        Only just before output, so that whoever leaves in the same turn of the loop has cost no stream.
+        """
+        while self._queue and self.state is State.SERVING:
+            if len(self._streams) >= self._stream_limit and not self._make_room(now):
+                return
+            if self._next_id > _HIGHEST_STREAM_ID:
+                self.drain(now)
+                return
+            exchange, _ = self._queue.popitem(last=False)
+            self._open(exchange, now)
+
+    def _make_room(self, now: float) -> bool:
+        """Reset the oldest stream that nobody wants, if there is one and the budget has recovered."""
+        if len(self._streams) > self._stream_limit or not self._abandoned or not self._resets.take(now):
+            return False
+        self._reset(next(iter(self._abandoned.values())), ErrorCodes.CANCEL)
+        return True
+
+    def _drop(self, exchange: Exchange, outcome: Outcome, code: ErrorCodes, now: float) -> None:
+        """End an exchange whose stream the peer has not ended: reset it within the budget, or leave it to finish."""
+        if exchange.phase is Phase.OPEN:
+            self._end(exchange, outcome, Phase.ABANDONED)
+            self._abandoned[exchange.stream_id] = exchange
+            if self._resets.take(now):
+                self._reset(exchange, code)
+        elif exchange.phase is Phase.QUEUED:
+            self._end(exchange, outcome)
+
+    def _reset(self, exchange: Exchange, code: ErrorCodes) -> None:
+        self._out.append(wire.rst_stream(exchange.stream_id, code))
+        self._counters.resets_sent += 1
+        self._forget(exchange)
+
+    def _forget(self, exchange: Exchange) -> None:
+        """Its stream is closed on the wire."""
+        del self._streams[exchange.stream_id]
+        self._abandoned.pop(exchange.stream_id, None)
+        self._lanes.leave(exchange)
+        exchange.phase = Phase.ENDED
+
+    def _end(self, exchange: Exchange, outcome: Outcome, phase: Phase = Phase.ENDED) -> None:
+        """The one place where an exchange gets its outcome."""
+        self._queue.pop(exchange, None)
+        self._deadlines.discard(exchange)
+        exchange.outcome, exchange.phase, exchange.chunks = outcome, phase, []
+        self._settled.append(exchange)
+
+    def _ended_by_peer(self, exchange: Exchange, outcome: Outcome) -> None:
+        if exchange.phase is Phase.OPEN:
+            self._end(exchange, outcome)
+        self._forget(exchange)
+
+    def _settle_down(self, now: float) -> None:
+        """After any change: notice that nothing is in flight, and finish draining."""
+        if not self.in_flight and self.state in {State.SERVING, State.DRAINING}:
+            if self.liveness.busy:
+                self.liveness.rested(now)
+            if self.state is State.DRAINING:
+                self._close(Failure(Why.CLOSED, "drained"), ErrorCodes.NO_ERROR)
+
+    def _close(self, failure: Failure, code: ErrorCodes | None) -> None:
+        if self.state is State.CLOSED:
+            return
+        was, self.state, self.ending = self.state, State.CLOSED, failure
+        if code is None:
+            self._out.clear()
+        elif was is not State.CONNECTING:
+            self._out.append(self._control.goodbye(code))
+        for exchange in list(self._queue):
+            moved = was is not State.CONNECTING and failure.why is not Why.CLOSED
+            self._end(exchange, Failure(Why.MOVED, "never sent") if moved else failure)
+        stale = failure.why is Why.LOST and self._reused and not self._heard
+        for exchange in list(self._streams.values()):
+            self._ended_by_peer(
+                exchange, Failure(Why.STALE, failure.detail, failure.cause) if stale else failure
+            )
+
+    def _violated(self, code: ErrorCodes, detail: str) -> None:
+        self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {detail}"), code)
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _progressed(self, exchange: Exchange, now: float) -> None:
+        """Its patience starts anew."""
+        if exchange.phase is Phase.OPEN:
+            wait = exchange.patience.write if exchange.uploading else exchange.patience.read
+            self._deadlines.set(exchange, min(exchange.deadline, now + wait))
+
+    def _out_of_time(self, exchange: Exchange) -> Failure:
+        if exchange.phase is Phase.QUEUED:
+            if self.state is State.CONNECTING:
+                return Failure(Why.CONNECT_TIMEOUT, "no connection in time")
+            return Failure(Why.POOL_TIMEOUT, "no stream became free in time")
+        if exchange.uploading:
+            return Failure(Why.WRITE_TIMEOUT, "the request could not be sent in time")
+        return Failure(Why.READ_TIMEOUT, "no response in time")
+
+    def _send_ping(self, now: float) -> None:
+        self._ping += 1
+        self._out.append(self._control.ping(self._ping.to_bytes(8, "big")))
+        self._counters.pings += 1
+        self.liveness.pinged(now)
+
+    def _odd(self, now: float) -> None:
+        """A frame that carries nothing for us: fine now and then."""
+        if not self._oddities.take(now):
+            raise _ViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "a flood of frames that carry nothing")
+
+    # ── frames ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes, now: float) -> None:
+        if self._block is not None or kind == wire.CONTINUATION:
+            self._on_continuation(kind, flags, stream_id, payload, now)
+        elif not self._introduced and (kind != wire.SETTINGS or flags & wire.ACK):
+            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "it did not begin with SETTINGS")
+        elif kind == wire.DATA:
+            self._on_data(flags, stream_id, payload, now)
+        elif kind == wire.HEADERS:
+            self._on_headers(flags, stream_id, payload, now)
+        elif kind == wire.WINDOW_UPDATE:
+            self._on_window_update(stream_id, payload, now)
+        elif kind == wire.RST_STREAM:
+            self._on_rst_stream(stream_id, payload, now)
+        elif kind in {wire.SETTINGS, wire.PING}:
+            self._on_control(kind, flags, stream_id, payload, now)
+        elif kind == wire.GOAWAY:
+            self._on_goaway(stream_id, payload)
+        elif kind == wire.PUSH_PROMISE:
+            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "it pushed, although we do not allow it")
+        else:
+            self._odd(now)  # PRIORITY, and extensions that we do not know
+
+    def _stream(self, stream_id: int, now: float) -> Exchange | None:
+        """Whose frame this is; None: of a stream that has ended here."""
+        exchange = self._streams.get(stream_id)
+        if exchange is None:
+            if not stream_id & 1 or stream_id >= self._next_id:
+                raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "a frame of a stream that was never opened")
+            self._odd(now)
+        return exchange
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes, now: float) -> None:
+        size = len(payload)
+        self._give_credit(size)
+        data = wire.unpadded(flags, payload) if flags & wire.PADDED else payload
+        if data is None:
+            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "padding is longer than its frame")
+        exchange = self._stream(stream_id, now)
+        if exchange is None:
+            return
+        exchange.room -= size
+        exchange.received += len(data)
+        if exchange.phase is Phase.ABANDONED:
+            if flags & wire.END_STREAM:
+                self._forget(exchange)
+            return
+        problem = self._problem(exchange)
+        if problem is not None:
+            self._refuse(exchange, problem, flags, now)
+            return
+        exchange.chunks.append(data)
+        if flags & wire.END_STREAM:
+            self._complete(exchange, now)
+            return
+        if len(data) < size:
+            self._out.append(wire.window_update(stream_id, size - len(data)))
+            exchange.room += size - len(data)
+        if not data:
+            self._odd(now)
+        self._progressed(exchange, now)
+
+    def _problem(self, exchange: Exchange) -> Failure | None:
+        """What is wrong with the body so far."""
+        if not exchange.status:
+            return Failure(Why.MALFORMED, "the response's body came before its headers")
+        if exchange.received > self._limits.response_bytes:
+            return Failure(Why.TOO_LARGE, f"the response is larger than {self._limits.response_bytes} bytes")
+        if exchange.expected is not None and exchange.received > exchange.expected:
+            return Failure(Why.MALFORMED, "the response is longer than its content-length")
+        if exchange.room < 0:
+            return Failure(Why.MALFORMED, "the response exceeds its flow-control window")
+        return None
+
+    def _give_credit(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise _ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "it exceeded the connection's window")
+        self._consumed += size
+        if self._consumed * 2 >= self._limits.connection_window:
+            self._out.append(wire.window_update(0, self._consumed))
+            self._room += self._consumed
+            self._consumed = 0
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes, now: float) -> None:
+        block = wire.unpadded(flags, payload)
+        if block is not None and flags & wire.PRIORITIZED:
+            block = block[5:] if len(block) >= 5 else None
+        if block is None:
+            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "padding is longer than its frame")
+        if flags & wire.END_HEADERS:
+            self._on_block(stream_id, flags, block, now)
+        else:
+            self._block = stream_id, flags, bytearray(block), 0
+
+    def _on_continuation(self, kind: int, flags: int, stream_id: int, payload: bytes, now: float) -> None:
+        if self._block is None or kind != wire.CONTINUATION or stream_id != self._block[0]:
+            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "a header block was interrupted")
+        _, first_flags, block, pieces = self._block
+        block += payload
+        if len(block) > HARD_HEADER_LIST or pieces >= 64:
+            raise _ViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "a header block does not end")
+        if flags & wire.END_HEADERS:
+            self._block = None
+            self._on_block(stream_id, first_flags, bytes(block), now)
+        else:
+            self._block = stream_id, first_flags, block, pieces + 1
+
+    def _on_block(self, stream_id: int, flags: int, block: bytes, now: float) -> None:
+        head = self._decoder.head(block)  # first of all: it may change the table
+        exchange = self._stream(stream_id, now)
+        if exchange is None:
+            return
+        if exchange.phase is Phase.ABANDONED:
+            if flags & wire.END_STREAM:
+                self._forget(exchange)
+            return
+        ended = bool(flags & wire.END_STREAM)
+        problem = self._take_head(exchange, head, ended=ended, now=now)
+        if problem is not None:
+            self._refuse(exchange, problem, flags, now)
+        elif ended:
+            self._complete(exchange, now)
+        else:
+            self._progressed(exchange, now)
+
+    def _take_head(self, exchange: Exchange, head: Head, *, ended: bool, now: float) -> Failure | None:
+        """Note what a header block says, or say what is wrong with it."""
+        if head.problem is not None:
+            why = Why.TOO_LARGE if head.too_large else Why.MALFORMED
+            return Failure(why, f"the response is malformed: {head.problem}")
+        if exchange.status:  # trailers
+            fine = ended and not head.status
+            return None if fine else Failure(Why.MALFORMED, "the response has a second header block")
+        if head.status < 200:  # 0: no status at all
+            self._odd(now)
+            fine = not ended and head.status not in {0, 101}
+            return None if fine else Failure(Why.MALFORMED, "the response has no final status")
+        exchange.status, exchange.headers = head.status, head.headers
+        if exchange.route.method == b"HEAD" or head.status in _NO_BODY:
+            exchange.expected = 0
+        else:
+            exchange.expected = head.content_length
+        if (exchange.expected or 0) > self._limits.response_bytes:
+            return Failure(Why.TOO_LARGE, f"the response is larger than {self._limits.response_bytes} bytes")
+        return None
+
+    def _refuse(self, exchange: Exchange, problem: Failure, flags: int, now: float) -> None:
+        """A response that we will not take: its stream ends here, if the frame did not end it already."""
+        if flags & wire.END_STREAM and not exchange.uploading:
+            self._ended_by_peer(exchange, problem)
+        else:
+            self._drop(exchange, problem, ErrorCodes.CANCEL, now)
+
+    def _complete(self, exchange: Exchange, now: float) -> None:
+        """The peer has said all it will say."""
+        outcome: Outcome
+        if exchange.expected is not None and exchange.received != exchange.expected:
+            outcome = Failure(Why.MALFORMED, "the response is shorter than its content-length")
+        else:
+            chunks = exchange.chunks
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            outcome = Response(exchange.status, exchange.headers, body)
+        if exchange.uploading:  # an early answer, such as 413: stop sending (RFC 9113, 8.1)
+            self._drop(exchange, outcome, ErrorCodes.NO_ERROR, now)
+        else:
+            self._ended_by_peer(exchange, outcome)
+
+    def _on_window_update(self, stream_id: int, payload: bytes, now: float) -> None:
+        if len(payload) != 4:
+            raise _ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a WINDOW_UPDATE is not four bytes long")
+        increment = wire.word(payload)
+        if not stream_id:
+            if not increment:
+                raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "a window was opened by nothing")
+            if not self._lanes.credit(increment):
+                raise _ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window was opened too far")
+            return
+        exchange = self._stream(stream_id, now)
+        if exchange is None:
+            return
+        if not increment or not self._lanes.credit_stream(exchange, increment):
+            failure = Failure(Why.MALFORMED, "the stream's window was opened by nothing, or too far")
+            self._drop(exchange, failure, ErrorCodes.FLOW_CONTROL_ERROR, now)
+
+    def _on_rst_stream(self, stream_id: int, payload: bytes, now: float) -> None:
+        if len(payload) != 4:
+            raise _ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a RST_STREAM is not four bytes long")
+        exchange = self._stream(stream_id, now)
+        if exchange is None:
+            return
+        code = wire.error_code(payload)
+        refused = code == ErrorCodes.REFUSED_STREAM and not exchange.status
+        why = Why.UNPROCESSED if refused else Why.RESET
+        self._ended_by_peer(exchange, Failure(why, f"the server reset the stream ({_name(code)})"))
+
+    def _on_goaway(self, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise _ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a GOAWAY is malformed")
+        self._counters.goaways += 1
+        self._last_id = min(self._last_id, wire.word(payload))
+        self.state = State.DRAINING
+        detail = f"the server said goodbye ({_name(wire.error_code(payload, 4))})"
+        for exchange in list(self._queue):
+            self._end(exchange, Failure(Why.MOVED, detail))
+        for exchange in [each for key, each in self._streams.items() if key > self._last_id]:
+            self._ended_by_peer(exchange, Failure(Why.UNPROCESSED, detail))
+
+    def _on_control(self, kind: int, flags: int, stream_id: int, payload: bytes, now: float) -> None:
+        self._odd(now)
+        news, answer = self._control.receive(kind, flags, stream_id, payload)
+        self._out.append(answer)
+        for item in news:
+            match item:
+                case PeerSettings():
+                    self._on_peer_settings(item)
+                case SettingsTaken():
+                    self.liveness.measured(now - self._started_at)
+                case Pong(payload=answered):
+                    if answered == self._ping.to_bytes(8, "big"):
+                        self.liveness.answered(now)
+
+    def _on_peer_settings(self, settings: PeerSettings) -> None:
+        if settings.streams is not None:
+            self._stream_limit = settings.streams
+        elif not self._introduced:
+            self._stream_limit = UNLIMITED
+        self._introduced = True
+        if settings.initial_window is not None and not self._lanes.resize(
+            settings.initial_window, self._streams.values()
+        ):
+            raise _ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window was opened too far")
+
+
+def _name(code: int) -> str:
+    """An error code for people."""
+    try:
+        return ErrorCodes(code).name
+    except ValueError:
+        return f"error {code:#x}"
