@@ -6,7 +6,7 @@ import { createSecureServer } from 'node:http2';
 import { createInterface } from 'node:readline';
 
 const [chain, key, settings] = process.argv.slice(2);
-const seen = { sessions: 0, open: 0, streams: 0, resets: 0, completed: 0, session_errors: [], goaways: 0 };
+const seen = { sessions: 0, open: 0, streams: 0, resets: 0, cut: 0, completed: 0, session_errors: [], goaways: 0 };
 
 const server = createSecureServer({ cert: readFileSync(chain), key: readFileSync(key), settings: JSON.parse(settings) });
 
@@ -22,7 +22,9 @@ server.on('sessionError', () => {});
 server.on('stream', (stream, headers) => {
   seen.streams += 1;
   const url = new URL(headers[':path'], 'https://localhost');
-  stream.on('aborted', () => { seen.resets += 1; });
+  // A stream is aborted by the client's RST_STREAM, or because its session ended.
+  const { session } = stream;
+  stream.on('aborted', () => { seen[session.destroyed || session.closed || session.socket?.destroyed !== false ? 'cut' : 'resets'] += 1; });
   stream.on('error', () => {});
   const answer = (body) => {
     if (stream.destroyed) return;

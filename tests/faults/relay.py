@@ -59,24 +59,25 @@ class Relay:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
+        with contextlib.suppress(asyncio.CancelledError):  # which is how the relay ends
+            await self._forward(reader, writer)
+        await self._close(writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.hole:
+            await asyncio.Event().wait()
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        self._writers.add(far_writer)
+        ways = [
+            asyncio.ensure_future(self._pump(reader, far_writer)),
+            asyncio.ensure_future(self._pump(far_reader, writer)),
+        ]
         try:
-            if self.hole:
-                await asyncio.Event().wait()
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
-            self._writers.add(far_writer)
-            try:
-                ways = [
-                    asyncio.ensure_future(self._pump(reader, far_writer)),
-                    asyncio.ensure_future(self._pump(far_reader, writer)),
-                ]
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
-            finally:
-                await self._close(far_writer)
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await self._close(writer)
+            for way in ways:
+                way.cancel()
+            await self._close(far_writer)
 
     async def _close(self, writer: asyncio.StreamWriter) -> None:
         self._writers.discard(writer)

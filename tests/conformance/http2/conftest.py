@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-import anyio
 import pytest
 
+from faults.accounts import nothing_left_behind
 from faults.certificates import Certificates
 from faults.server import FaultServer, FaultServerProcess, ServerConfig
 from faults.subject import make_transport
@@ -67,43 +63,19 @@ def server_process(certificates: Certificates) -> Iterator[FaultServerProcess]:
 
 @pytest.fixture
 def transport(certificates: Certificates) -> Callable[..., AbstractAsyncContextManager[Any]]:
-    """`async with transport() as it`: a transport that trusts the test's authority, closed at the end, with nothing left behind."""
+    """`async with transport() as it`: a transport that trusts the test's authority, closed at the end, with nothing left behind.
+
+    Arguments: a context manager to enter first (a relay, say), so that it is gone too when the account is made; options.
+    """
 
     @asynccontextmanager
-    async def opened(**options: Any) -> AsyncIterator[Any]:
+    async def opened(first: AbstractContextManager[Any] | None = None, **options: Any) -> AsyncIterator[Any]:
         async with nothing_left_behind():
-            it = make_transport(certificates.client_context(), **options)
-            try:
-                yield it
-            finally:
-                await it.aclose()
+            with first or nullcontext():
+                it = make_transport(certificates.client_context(), **options)
+                try:
+                    yield it
+                finally:
+                    await it.aclose()
 
     return opened
-
-
-@asynccontextmanager
-async def nothing_left_behind() -> AsyncIterator[None]:
-    """Tasks and file descriptors are back to what they were, at most a second after the end (servers in threads close late)."""
-    tasks_before, descriptors_before = _tasks(), _sockets()
-    yield
-    give_up = time.monotonic() + 1.0
-    while (_tasks() > tasks_before or _sockets() > descriptors_before) and time.monotonic() < give_up:
-        gc.collect()
-        await anyio.sleep(0.01)
-    assert _tasks() <= tasks_before, [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    assert _sockets() <= descriptors_before, f"{_sockets() - descriptors_before} sockets are still open"
-
-
-def _tasks() -> int:
-    return len(asyncio.all_tasks())
-
-
-def _sockets() -> int:
-    """Open sockets of this process. (Other descriptors come and go with the loops of servers in threads.)"""
-    count = 0
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-        except FileNotFoundError:
-            continue
-    return count

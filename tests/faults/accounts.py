@@ -1,0 +1,40 @@
+"""The account of what was left behind: tasks and sockets are back to what they were."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+
+@asynccontextmanager
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Tasks and file descriptors are back to what they were, at most a second after the end (servers in threads close late)."""
+    tasks_before, descriptors_before = _tasks(), _sockets()
+    yield
+    give_up = time.monotonic() + 1.0
+    while (_tasks() > tasks_before or _sockets() > descriptors_before) and time.monotonic() < give_up:
+        gc.collect()
+        await anyio.sleep(0.01)
+    assert _tasks() <= tasks_before, [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert _sockets() <= descriptors_before, f"{_sockets() - descriptors_before} sockets are still open"
+
+
+def _tasks() -> int:
+    return len(asyncio.all_tasks())
+
+
+def _sockets() -> int:
+    """Open sockets of this process. (Other descriptors come and go with the loops of servers in threads.)"""
+    count = 0
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
+        except FileNotFoundError:
+            continue
+    return count
