@@ -2,7 +2,7 @@
 
 The toxics are attributes that may change while connections are open: `latency` (seconds, each way), `bandwidth` (bytes a second, each way),
 `slice_bytes` (forward in pieces of this size), `frozen` (connections opened before `freeze()` forward nothing any more, yet stay open:
-half-open), and `reset()` (TCP reset on both sides). A connection made after `freeze()` is healthy, unless `hole` is set.
+half-open; or only towards the client, so that the server still hears and answers), and `reset()` (TCP reset on both sides). A connection made after `freeze()` is healthy, unless `hole` is set.
 """
 
 from __future__ import annotations
@@ -12,23 +12,25 @@ import contextlib
 import socket
 import struct
 import threading
-from typing import Self
+from collections.abc import Callable
+from typing import Literal, Self
 
 
 class Relay:
     """`with Relay(port) as relay: ... relay.port`."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, port: int = 0) -> None:
         self.target_port = target_port
-        self.port = 0
+        self.port = port
         self.latency = 0.0
         self.bandwidth: float | None = None
         self.slice_bytes: int | None = None
         self.hole = False
         self.accepted = 0
         self.forwarded = 0
-        self._frozen: set[asyncio.Transport] = set()
+        self._frozen: set[asyncio.BaseTransport] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._near: set[asyncio.StreamWriter] = set()  # … of which towards the client
         self._loop = asyncio.SelectorEventLoop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
@@ -37,9 +39,10 @@ class Relay:
     def url(self) -> str:
         return f"https://localhost:{self.port}"
 
-    def freeze(self) -> None:
-        """From now on, what is open forwards nothing, and nobody is told."""
-        self._call(lambda: self._frozen.update(w.transport for w in self._writers))  # type: ignore[misc]
+    def freeze(self, towards: Literal["both", "client"] = "both") -> None:
+        """From now on, what is open forwards nothing (or nothing towards the client), and nobody is told."""
+        writers = self._writers if towards == "both" else self._writers & self._near
+        self._call(lambda: self._frozen.update(writer.transport for writer in writers))
 
     def reset(self) -> None:
         """A TCP reset towards both ends of every open connection."""
@@ -51,14 +54,15 @@ class Relay:
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             writer.transport.abort()
 
-    def _call(self, function: object) -> None:
+    def _call(self, function: Callable[[], object]) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (function(), done.set()))  # type: ignore[operator]
+        self._loop.call_soon_threadsafe(lambda: (function(), done.set()))
         done.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._writers.add(writer)
+        self._near.add(writer)
         with contextlib.suppress(asyncio.CancelledError):  # which is how the relay ends
             await self._forward(reader, writer)
         await self._close(writer)
@@ -81,7 +85,8 @@ class Relay:
 
     async def _close(self, writer: asyncio.StreamWriter) -> None:
         self._writers.discard(writer)
-        self._frozen.discard(writer.transport)  # type: ignore[arg-type]
+        self._near.discard(writer)
+        self._frozen.discard(writer.transport)
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
@@ -106,7 +111,7 @@ class Relay:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()

@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,7 +70,8 @@ class ServerConfig:
         if self.tls_maximum == "TLSv1_1":
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        context.maximum_version = ssl.TLSVersion[self.tls_maximum]
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # TLS 1.1 is what is asked for
+            context.maximum_version = ssl.TLSVersion[self.tls_maximum]
         context.load_cert_chain(pems.chain(self.certificate), pems.key(self.certificate))
         if self.alpn:
             context.set_alpn_protocols(list(self.alpn))

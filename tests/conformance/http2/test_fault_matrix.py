@@ -46,7 +46,6 @@ class Fault:
     attempts: int = 1
     neighbours: str = SERVED
     connections: int = 1  # at most, the healthy request after it included
-    wrong_without_warmth: bool = False  # meaningless on a cold connection
 
     def __str__(self) -> str:
         return self.path.removeprefix("/")
@@ -84,8 +83,8 @@ FAULTS = [
     Fault("/huge?kb=3000", OVER_LIMIT),
     Fault("/huge-declared?kb=3000", OVER_LIMIT),
     Fault("/gzip?kb=3000", OVER_LIMIT),
-    Fault("/gzip?kb=300000", OVER_LIMIT),
-    Fault("/gzip?kb=300000&layers=2", OVER_LIMIT),
+    Fault("/gzip?kb=60000", OVER_LIMIT),
+    Fault("/gzip?kb=60000&layers=2", OVER_LIMIT),
     Fault("/big-header?kb=120", OVER_LIMIT),
     # Ended by the server, for one stream.
     Fault("/refuse?times=1", 200, attempts=2),
