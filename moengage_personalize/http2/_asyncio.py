@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, cast
 
@@ -41,22 +42,20 @@ class AsyncioRuntime:
         return self._loop.call_at(when, callback, context=self._context)
 
     def from_thread(self, callback: Callable[[], None]) -> None:
-        try:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(callback, context=self._context)
-        except RuntimeError:
-            pass  # the loop is closed: nobody waits
 
-    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        task = self._loop.create_task(cast(Coroutine[Any, Any, None], work()), context=Context())
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        task = self._loop.create_task(cast("Coroutine[Any, Any, None]", work()), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def connect(self, sock: socket.socket, address: Any) -> None:
         await self._loop.sock_connect(sock, address)
 
-    async def link(self, sock: socket.socket, receiver: Receiver) -> _Link:
-        _, link = await self._loop.create_connection(lambda: _Link(receiver), sock=sock)
-        return link
+    async def link(self, sock: socket.socket, receiver: Receiver) -> None:
+        await self._loop.create_connection(lambda: _Link(receiver), sock=sock)
 
 
 class _Link(asyncio.Protocol):
@@ -68,7 +67,8 @@ class _Link(asyncio.Protocol):
         self.data_received = receiver.received  # type: ignore[method-assign]  # one call less per read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast("asyncio.Transport", transport)
+        self._receiver.connected(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -19,12 +19,20 @@ class Budget:
 
     def take(self, now: float) -> bool:
         """Spend one token if there is one."""
-        self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
-        self.updated = now
+        self._refill(now)
         if self.tokens < 1:
             return False
         self.tokens -= 1
         return True
+
+    def is_half_full(self, now: float) -> bool:
+        """Whether there is plenty."""
+        self._refill(now)
+        return self.tokens * 2 >= self.burst
+
+    def _refill(self, now: float) -> None:
+        self.tokens = min(self.burst, self.tokens + (now - self.updated) * self.rate)
+        self.updated = now
 
     def give(self, tokens: float) -> None:
         """Add what was earned otherwise."""

@@ -8,6 +8,7 @@ touches the socket.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from math import inf
@@ -20,12 +21,15 @@ from . import _fork
 from ._dial import dial
 from ._machine import Counters, Limits, Machine, State
 from ._resolver import Resolver
-from ._runtime import Link, Runtime, Timer, Waiter
+from ._runtime import Handle, Link, Runtime, Waiter
 from ._stream import Exchange, Failure, Why
 from ._tls import TlsPipe
 
 CONNECT_LIMIT: Final = 5.0
-"""Seconds an attempt to connect may take, handshake included, however patient the callers: the next may do better."""
+"""Seconds an attempt to connect may take, handshake included; the next one may do better."""
+
+CLOSE_LIMIT: Final = 1.0
+"""Seconds that a polite close may take before the socket is closed anyway."""
 
 
 @frozen
@@ -74,14 +78,15 @@ class Connection:
         self._tls: TlsPipe | None = None
         self._machine = Machine(runtime.now(), limits, counters)
         self._on_end: Callable[[Connection], None] | None = ended
+        self._socket: socket.socket | None = None
         self._link: Link | None = None
         self._shut = False  # the link is told to close
         self._writable = True
         self._flush_due = False
-        self._timer: Timer | None = None
+        self._timer: Handle | None = None
         self._timer_at = inf
         self._waiters: list[Waiter] = []  # for a change of `state`
-        runtime.spawn(self._connect)
+        self._attempt: Handle | None = runtime.spawn(self._connect)
 
     # ── for the transport ─────────────────────────────────────────────────────────────────────────────────
 
@@ -130,15 +135,10 @@ class Connection:
         self._machine.close()
         self._after()
 
-    def abort(self) -> None:
-        """End it now."""
-        self._machine.close()
-        if self._link is not None:
-            self._link.abort()
-
-    def forsake(self) -> None:
-        """Its loop is gone (or belongs to the parent process): wake nobody, write nothing, let the socket be."""
-        self._on_end = self._timer = self._link = None
+    def forsake(self, *, forked: bool) -> None:
+        """Its loop is gone: wake nobody, write nothing. In a forked child the socket is left alone."""
+        if self._socket is not None and not forked:
+            self._socket.close()
 
     async def changed(self, seen: State) -> None:
         """Wait until `state` is another than `seen`."""
@@ -153,37 +153,43 @@ class Connection:
     # ── connecting, in a task of its own ──────────────────────────────────────────────────────────────────
 
     async def _connect(self) -> None:
+        failure = Failure(Why.CONNECT_TIMEOUT, "connecting took too long")
         try:
             with anyio.move_on_after(CONNECT_LIMIT):
                 await self._reach()
                 return
-            failure = Failure(Why.CONNECT_TIMEOUT, "connecting took too long")
         except OSError as error:
             failure = Failure(Why.NOT_CONNECTED, f"cannot connect: {_text(error)}", error)
         except BaseException:
-            self._end(Failure(Why.CLOSED, "the event loop ended"))
+            failure = Failure(Why.CLOSED, "the transport was closed")
             raise
-        self._end(failure)
+        finally:
+            self._attempt = None
+            if self.state is State.CONNECTING:
+                self._end(failure)
+            if self._link is None:
+                self._gone()
 
     async def _reach(self) -> None:
         origin, runtime = self._origin, self._runtime
         if self._context is not None:
             self._tls = TlsPipe(await self._context(), origin.host)
         addresses = await self._resolver.resolve(origin.host, origin.port, runtime)
-        sock = await dial(addresses, runtime)
+        self._socket = sock = await dial(addresses, runtime)
         _fork.guard(sock)
         try:
-            self._link = await runtime.link(sock, self)
+            await runtime.link(sock, self)
         except BaseException:
             sock.close()
             raise
-        if self.state is State.CLOSED:
-            self._link.abort()
-        elif self._tls is None:
+        await self.changed(State.CONNECTING)
+
+    def connected(self, link: Link) -> None:
+        """The socket is there."""
+        self._link = link
+        if self._tls is None:
             self._serve()
-        else:
-            self.received(b"")
-            await self.changed(State.CONNECTING)
+        self.received(b"")
 
     def _serve(self) -> None:
         self.handshaken = self._tls is not None
@@ -204,10 +210,10 @@ class Connection:
             try:
                 plain = tls.open(data)
             except ssl.SSLError as error:
-                self._broken(error)
+                self._lost(error)
                 return
             if plain is None:
-                self.ended(None)
+                self._lost(None)
                 return
             if self._machine.state is State.CONNECTING:
                 if tls.established:
@@ -219,17 +225,20 @@ class Connection:
             self._machine.receive(data, self._runtime.now())
         self._after()
 
-    def _broken(self, error: ssl.SSLError) -> None:
-        if self.state is State.CONNECTING:
-            self._write(b"")  # the alert
-            self._end(Failure(Why.NOT_CONNECTED, f"TLS: {_text(error)}", error))
-        else:
-            self._end(Failure(Why.LOST, f"TLS: {_text(error)}", error))
-
-    def ended(self, error: Exception | None) -> None:
-        """The socket is closed, or is about to be."""
+    def _lost(self, error: Exception | None) -> None:
+        self._write(b"")  # an alert, perhaps
         why = Why.NOT_CONNECTED if self.state is State.CONNECTING else Why.LOST
         self._end(Failure(why, _text(error) if error else "the server closed the connection", error))
+
+    def ended(self, error: Exception | None) -> None:
+        """The socket is closed."""
+        self._link = None
+        self._lost(error)
+        self._gone()
+
+    def _gone(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._on_end is not None:
             self._on_end(self)
             self._on_end = None
@@ -254,8 +263,7 @@ class Connection:
         if machine.has_output and not self._flush_due:
             self._flush_due = True
             self._runtime.soon(self._flush)
-        if machine.wake_at < self._timer_at:
-            self._arm(machine.wake_at)
+        self._rearm()
         if self._waiters and machine.state is not State.CONNECTING:
             self._announce()
         if machine.state is State.CLOSED and not self._shut:
@@ -272,12 +280,19 @@ class Connection:
             data = self._machine.outgoing(self._runtime.now())
             if data:
                 self._write(data)
-            if self._machine.wake_at < self._timer_at:
-                self._arm(self._machine.wake_at)
+            self._rearm()
 
     def _write(self, data: bytes) -> None:
-        if self._link is not None:
-            self._link.write(self._tls.seal(data) if self._tls is not None else data)
+        if self._link is None:
+            return
+        if self._tls is not None:
+            try:
+                data = self._tls.seal(data)
+            except ssl.SSLError:
+                self._link.abort()  # `ended` follows
+                return
+        if data:
+            self._link.write(data)
 
     def _shut_down(self) -> None:
         """Say goodbye, if there is anybody to say it to, and close the socket."""
@@ -285,20 +300,23 @@ class Connection:
         if self._timer is not None:
             self._timer.cancel()
         if self._link is None:
-            self.ended(None)
+            if self._attempt is not None:
+                self._attempt.cancel()
             return
-        data = self._machine.outgoing(self._runtime.now())
-        if data:
-            self._write(data)
-        if self._tls is not None and self._tls.established:
+        self._write(self._machine.outgoing(self._runtime.now()))
+        if self._tls is not None:
             self._link.write(self._tls.end())
         self._link.close()
+        self._timer = self._runtime.at(self._runtime.now() + CLOSE_LIMIT, self._link.abort)
 
-    def _arm(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = when
-        self._timer = self._runtime.at(when, self._tick)
+    def _rearm(self) -> None:
+        """See to it that the machine is asked in time. A timer that rings early does no harm."""
+        when = self._machine.wake_at
+        if when < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = when
+            self._timer = self._runtime.at(when, self._tick)
 
     def _tick(self) -> None:
         self._timer, self._timer_at = None, inf

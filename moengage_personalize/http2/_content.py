@@ -1,4 +1,4 @@
-"""A response's content coding, undone within a bound: one coding at most, and never more than the limit of bytes."""
+"""A response's content coding, undone within bounds: one coding at most, and a limit of bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DROPPED: Final = frozenset((b"content-encoding", b"content-length"))
 
 
 def decoded(response: Response, limit: int) -> Response:
-    """The response with its body as the server meant it, and without the headers that described the coded one.
+    """The response with its body as it was meant, and without the headers of the coded one.
 
     Args:
         response: As it came.

@@ -1,4 +1,4 @@
-"""The connection's control channel, kept by h2: preface, SETTINGS both ways, PING, our GOAWAY, HPACK's table sizes.
+"""The connection's control channel, kept by h2: preface, SETTINGS, PING, our GOAWAY, HPACK's table sizes.
 
 h2 sees nothing else (`_machine` says why), so its own stream and window bookkeeping stays empty. It is
 given our encoder and decoder in place of its own, and resizes them as SETTINGS and their acknowledgements

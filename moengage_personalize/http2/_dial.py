@@ -45,12 +45,12 @@ async def dial(addresses: Sequence[Address], runtime: Runtime) -> socket.socket:
                 attempts.start_soon(attempt, address, failed)
                 with anyio.move_on_after(STAGGER):
                     await failed.wait()
-        if not connected:
-            raise errors[-1]
     except BaseException:
         for sock in connected:
             sock.close()
         raise
+    if not connected:
+        raise errors[-1]
     for sock in connected[1:]:
         sock.close()
     return connected[0]

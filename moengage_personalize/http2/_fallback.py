@@ -1,4 +1,4 @@
-"""httpx's own HTTP/1.1 transport, behind the same bounds: for servers without HTTP/2, proxies, and cleartext."""
+"""HTTP/1.1 by httpx's own transport, in the same bounds: servers without HTTP/2, proxies, cleartext."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import anyio
 import httpx
 
 from ._headers import Headers
-from ._stream import Patience, Response
+from ._stream import Exchange, Response
 
 
 class Fallback:
@@ -32,50 +32,40 @@ class Fallback:
         )
         self._limit = limit
 
-    async def exchange(
-        self,
-        method: bytes,
-        url: httpx.URL,
-        headers: Iterable[tuple[bytes, bytes]],
-        body: bytes,
-        *,
-        deadline: float,
-        patience: Patience,
-    ) -> Response:
+    async def exchange(self, exchange: Exchange, varying: Iterable[tuple[bytes, bytes]]) -> Response:
         """One request.
 
         Raises:
             httpx.TransportError: as httpx does; `ReadTimeout` when the deadline has passed.
         """
-        timeout = {
-            name: None if seconds == inf else seconds
-            for name, seconds in (
-                ("connect", patience.connect),
-                ("pool", patience.pool),
-                ("write", patience.write),
-                ("read", patience.read),
-            )
+        to, patience = exchange.route, exchange.patience
+        url = httpx.URL(to.url)
+        seconds = {
+            "connect": patience.connect,
+            "pool": patience.pool,
+            "write": patience.write,
+            "read": patience.read,
         }
         request = httpx.Request(
-            method.decode(),
+            to.method.decode(),
             url,
-            headers=[("host", url.netloc.decode()), *headers],
-            content=body,
-            extensions={"timeout": timeout},
+            headers=[(b"host", url.netloc), *to.headers, *varying],
+            content=exchange.body,
+            extensions={
+                "timeout": {name: None if value == inf else value for name, value in seconds.items()}
+            },
         )
-        with anyio.CancelScope(deadline=deadline) as scope:
+        with anyio.CancelScope(deadline=exchange.deadline):
             response = await self._transport.handle_async_request(request)
             try:
                 return await self._read(response)
             finally:
                 await response.aclose()
-        assert scope.cancelled_caught
         raise httpx.ReadTimeout("no response in time")
 
     async def _read(self, response: httpx.Response) -> Response:
         body = bytearray()
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        async for chunk in response.stream:
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > self._limit:
                 raise httpx.RemoteProtocolError(f"the response is larger than {self._limit} bytes")

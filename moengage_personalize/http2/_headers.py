@@ -37,7 +37,7 @@ MAX_HEADER_LIST: Final = 65_536
 """What we announce and accept, in bytes as RFC 7541 (4.1) counts them: 32 a field beside name and value."""
 
 HARD_HEADER_LIST: Final = 262_144
-"""Beyond this, encoded or decoded, we stop, which costs the connection: a few bytes could ask for gigabytes."""
+"""Beyond this, in either form, we stop, at the connection's cost: few bytes can ask for gigabytes."""
 
 _OUR_TABLE: Final = 4096
 """The largest dynamic table that we keep for our own blocks, in bytes, however much the peer would allow."""
@@ -139,7 +139,7 @@ def checked(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]
 
 
 def literals(headers: Sequence[tuple[bytes, bytes]], *, never_indexed: bool = False) -> bytes:
-    """Encode headers as literals that leave the dynamic table alone (RFC 7541, 6.2.2 and 6.2.3), without Huffman."""
+    """Encode headers as literals that leave the dynamic table alone (RFC 7541, 6.2.2 and 6.2.3)."""
     out = bytearray()
     for name, value in headers:
         index = _STATIC.get(name, 0)

@@ -21,7 +21,7 @@ RESERVE: Final = 1_048_576
 
 
 class Lanes:
-    """Bodies that still have something to send, by lane. A body blocked by its own stream's window is set aside."""
+    """Bodies that are not sent yet, by lane; one blocked by its own stream's window is set aside."""
 
     def __init__(self) -> None:
         self.window = DEFAULT_WINDOW  # of the connection
@@ -30,7 +30,7 @@ class Lanes:
         self._lined_up: tuple[OrderedDict[Exchange, None], ...] = tuple(OrderedDict() for _ in Lane)
 
     def enter(self, exchange: Exchange, out: list[bytes]) -> None:
-        """Take up a body whose HEADERS have just been written to `out`; a small one goes at once if nobody waits."""
+        """Take up a body whose HEADERS are the end of `out`; a small one goes at once if nobody waits."""
         exchange.window = self.initial_window
         size = len(exchange.body)
         if (
@@ -103,4 +103,5 @@ class Lanes:
         """The peer changed the window of new streams, and with it that of the open ones (RFC 9113, 6.9.2)."""
         change = initial_window - self.initial_window
         self.initial_window = initial_window
-        return all([self.credit_stream(exchange, change) for exchange in streams])
+        fits = [self.credit_stream(exchange, change) for exchange in streams]
+        return all(fits)

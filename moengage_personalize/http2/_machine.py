@@ -1,4 +1,4 @@
-"""One HTTP/2 connection of a client, sans-IO: bytes and commands in, outcomes and bytes out; time is an argument.
+"""One HTTP/2 connection of a client, sans-IO: bytes and commands in, outcomes and bytes out.
 
 **What is h2's and what is ours.** h2 keeps the connection's control channel (`_control`): the preface,
 SETTINGS with their rules and acknowledgements, PING, our GOAWAY, and the sizes of the HPACK tables.
@@ -41,18 +41,27 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import IntEnum
 from math import inf
-from typing import Final
+from typing import Final, assert_never
 
 from attrs import define, frozen
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
-from hpack import HPACKError
 
 from . import _frames as wire
 from ._budget import Budget
 from ._control import UNLIMITED, ControlChannel, PeerSettings, Pong, SettingsTaken
 from ._deadlines import Deadlines
-from ._headers import HARD_HEADER_LIST, Head
+from ._inbound import (
+    ControlCame,
+    CreditCame,
+    DataCame,
+    Event,
+    Goodbye,
+    HeadersCame,
+    Inbound,
+    Oddity,
+    StreamReset,
+    ViolationError,
+)
 from ._lanes import DEFAULT_WINDOW, Lanes
 from ._liveness import Advice, Liveness
 from ._stream import Exchange, Failure, Outcome, Phase, Response, Why
@@ -93,14 +102,6 @@ class Counters:
     pings: int = 0
 
 
-class _ViolationError(Exception):
-    """The peer broke the protocol in a way that ends the connection."""
-
-    def __init__(self, code: ErrorCodes, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
 class Machine:
     """See the module.
 
@@ -118,8 +119,8 @@ class Machine:
         self._counters = counters
         self._stream_window = limits.response_bytes + DEFAULT_WINDOW  # a body within the limit needs no more
         self._control = ControlChannel(self._stream_window)
-        self._encoder, self._decoder = self._control.encoder, self._control.decoder
-        self._reader = wire.FrameReader()
+        self._encoder = self._control.encoder
+        self._inbound = Inbound(self._control, self._control.decoder)
         self._lanes = Lanes()
         self._deadlines = Deadlines()
         self._out: list[bytes] = []
@@ -136,7 +137,6 @@ class Machine:
         self._heard = False  # … and this is whether anything came since
         self._room = limits.connection_window
         self._consumed = 0
-        self._block: tuple[int, int, bytearray, int] | None = None  # a header block that goes on
         self._resets = Budget(limits.resets, limits.resets_per_second, now)
         self._oddities = Budget(limits.oddities, limits.oddities_per_second, now)
         self._ping = 0
@@ -150,7 +150,7 @@ class Machine:
 
     @property
     def is_clogged(self) -> bool:
-        """Full, and to at least a half with streams that nobody waits for and that there is no budget to reset."""
+        """Full, at least half of it with streams that nobody waits for and no budget can reset."""
         return (
             len(self._abandoned) * 2 >= self._stream_limit <= len(self._streams) and len(self._abandoned) > 0
         )
@@ -222,7 +222,7 @@ class Machine:
             self._queue[exchange] = None
 
     def abandon(self, exchange: Exchange, now: float) -> None:
-        """Its caller has gone: give back its stream, its credit and its place. Of one that has ended: nothing."""
+        """Its caller has gone: give back its stream, its credit and its place."""
         self._drop(exchange, Failure(Why.CANCELLED, "the caller left"), ErrorCodes.CANCEL, now)
         self._settle_down(now)
 
@@ -230,8 +230,7 @@ class Machine:
         """Take nothing new; close when the last open stream has ended."""
         if self.state < State.DRAINING:
             self.state = State.DRAINING
-            for exchange in list(self._queue):
-                self._end(exchange, Failure(Why.MOVED, "the connection takes no new requests"))
+            self._move_queue("the connection takes no new requests")
             self._settle_down(now)
 
     def close(self) -> None:
@@ -248,6 +247,8 @@ class Machine:
             return
         for exchange in self._deadlines.due(now):
             self._drop(exchange, self._out_of_time(exchange), ErrorCodes.CANCEL, now)
+        while self._abandoned and self._resets.is_half_full(now) and self._make_room(now):
+            pass  # the budget has recovered: spare the peer what nobody wants
         match self.liveness.advise(now):
             case Advice.PING:
                 self._send_ping(now)
@@ -261,22 +262,16 @@ class Machine:
         self._settle_down(now)
 
     def receive(self, data: bytes, now: float) -> None:
-        """Take what came from the peer. Whatever it is, this returns: errors are outcomes, and bytes to send."""
+        """Take what came from the peer. Errors are outcomes, and bytes to send; nothing is raised."""
         if self.state not in {State.SERVING, State.DRAINING}:
             return
         self._heard = True
         self.liveness.heard(now)
         try:
-            for kind, flags, stream_id, payload in self._reader.feed(data):
-                self._on_frame(kind, flags, stream_id, payload, now)
-        except wire.FrameTooLargeError:
-            self._violated(ErrorCodes.FRAME_SIZE_ERROR, "a frame is too large")
-        except HPACKError:
-            self._violated(ErrorCodes.COMPRESSION_ERROR, "a header block cannot be decoded")
-        except ProtocolError as error:
-            self._violated(ErrorCodes(error.error_code), "a SETTINGS or PING frame is malformed")
-        except _ViolationError as error:
-            self._violated(error.code, str(error))
+            for event in self._inbound.feed(data):
+                self._on_event(event, now)
+        except ViolationError as error:
+            self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {error}", error), error.code)
         self._settle_down(now)
 
     # ── streams ───────────────────────────────────────────────────────────────────────────────────────────
@@ -306,7 +301,11 @@ class Machine:
         Only just before output, so that whoever leaves in the same turn of the loop has cost no stream.
         """
         while self._queue and self.state is State.SERVING:
-            if len(self._streams) >= self._stream_limit and not self._make_room(now):
+            while len(self._streams) >= self._stream_limit and self._make_room(now):
+                pass
+            if len(self._streams) >= self._stream_limit:
+                if self.is_clogged:
+                    self.drain(now)
                 return
             if self._next_id > _HIGHEST_STREAM_ID:
                 self.drain(now)
@@ -316,13 +315,13 @@ class Machine:
 
     def _make_room(self, now: float) -> bool:
         """Reset the oldest stream that nobody wants, if there is one and the budget has recovered."""
-        if len(self._streams) > self._stream_limit or not self._abandoned or not self._resets.take(now):
+        if not self._abandoned or not self._resets.take(now):
             return False
         self._reset(next(iter(self._abandoned.values())), ErrorCodes.CANCEL)
         return True
 
     def _drop(self, exchange: Exchange, outcome: Outcome, code: ErrorCodes, now: float) -> None:
-        """End an exchange whose stream the peer has not ended: reset it within the budget, or leave it to finish."""
+        """End an exchange before its stream: reset that within the budget, or leave it to finish."""
         if exchange.phase is Phase.OPEN:
             self._end(exchange, outcome, Phase.ABANDONED)
             self._abandoned[exchange.stream_id] = exchange
@@ -363,6 +362,10 @@ class Machine:
             if self.state is State.DRAINING:
                 self._close(Failure(Why.CLOSED, "drained"), ErrorCodes.NO_ERROR)
 
+    def _move_queue(self, detail: str) -> None:
+        for exchange in list(self._queue):
+            self._end(exchange, Failure(Why.MOVED, detail))
+
     def _close(self, failure: Failure, code: ErrorCodes | None) -> None:
         if self.state is State.CLOSED:
             return
@@ -379,9 +382,6 @@ class Machine:
             self._ended_by_peer(
                 exchange, Failure(Why.STALE, failure.detail, failure.cause) if stale else failure
             )
-
-    def _violated(self, code: ErrorCodes, detail: str) -> None:
-        self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {detail}"), code)
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -409,70 +409,86 @@ class Machine:
     def _odd(self, now: float) -> None:
         """A frame that carries nothing for us: fine now and then."""
         if not self._oddities.take(now):
-            raise _ViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "a flood of frames that carry nothing")
+            raise ViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "a flood of frames that carry nothing")
 
-    # ── frames ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what the peer says ────────────────────────────────────────────────────────────────────────────────
 
-    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes, now: float) -> None:
-        if self._block is not None or kind == wire.CONTINUATION:
-            self._on_continuation(kind, flags, stream_id, payload, now)
-        elif not self._introduced and (kind != wire.SETTINGS or flags & wire.ACK):
-            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "it did not begin with SETTINGS")
-        elif kind == wire.DATA:
-            self._on_data(flags, stream_id, payload, now)
-        elif kind == wire.HEADERS:
-            self._on_headers(flags, stream_id, payload, now)
-        elif kind == wire.WINDOW_UPDATE:
-            self._on_window_update(stream_id, payload, now)
-        elif kind == wire.RST_STREAM:
-            self._on_rst_stream(stream_id, payload, now)
-        elif kind in {wire.SETTINGS, wire.PING}:
-            self._on_control(kind, flags, stream_id, payload, now)
-        elif kind == wire.GOAWAY:
-            self._on_goaway(stream_id, payload)
-        elif kind == wire.PUSH_PROMISE:
-            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "it pushed, although we do not allow it")
-        else:
-            self._odd(now)  # PRIORITY, and extensions that we do not know
+    def _on_event(self, event: Event, now: float) -> None:
+        match event:
+            case DataCame():
+                self._on_data(event, now)
+            case HeadersCame():
+                self._on_headers(event, now)
+            case CreditCame(stream_id=0, increment=increment):
+                if not increment or not self._lanes.credit(increment):
+                    raise ViolationError(
+                        ErrorCodes.FLOW_CONTROL_ERROR, "a window opened by nothing, or too far"
+                    )
+            case CreditCame():
+                self._on_credit(event, now)
+            case StreamReset():
+                self._on_reset(event, now)
+            case ControlCame(news=news, answer=answer):
+                self._odd(now)
+                self._out.append(answer)
+                for item in news:
+                    self._on_news(item, now)
+            case Goodbye():
+                self._on_goodbye(event)
+            case Oddity():
+                self._odd(now)
+            case _:
+                assert_never(event)
 
     def _stream(self, stream_id: int, now: float) -> Exchange | None:
         """Whose frame this is; None: of a stream that has ended here."""
         exchange = self._streams.get(stream_id)
         if exchange is None:
             if not stream_id & 1 or stream_id >= self._next_id:
-                raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "a frame of a stream that was never opened")
+                raise ViolationError(ErrorCodes.PROTOCOL_ERROR, "a frame of a stream that was never opened")
             self._odd(now)
         return exchange
 
-    def _on_data(self, flags: int, stream_id: int, payload: bytes, now: float) -> None:
-        size = len(payload)
-        self._give_credit(size)
-        data = wire.unpadded(flags, payload) if flags & wire.PADDED else payload
-        if data is None:
-            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "padding is longer than its frame")
-        exchange = self._stream(stream_id, now)
-        if exchange is None:
+    def _on_data(self, event: DataCame, now: float) -> None:
+        self._give_credit(event.size)
+        exchange = self._stream(event.stream_id, now)
+        if exchange is None or self._is_unheard(exchange, event, now):
             return
-        exchange.room -= size
-        exchange.received += len(data)
-        if exchange.phase is Phase.ABANDONED:
-            if flags & wire.END_STREAM:
-                self._forget(exchange)
-            return
+        exchange.room -= event.size
+        exchange.received += len(event.data)
         problem = self._problem(exchange)
         if problem is not None:
-            self._refuse(exchange, problem, flags, now)
+            self._refuse(exchange, problem, ended=event.ended, now=now)
             return
-        exchange.chunks.append(data)
-        if flags & wire.END_STREAM:
+        exchange.chunks.append(event.data)
+        if event.ended:
             self._complete(exchange, now)
             return
-        if len(data) < size:
-            self._out.append(wire.window_update(stream_id, size - len(data)))
-            exchange.room += size - len(data)
-        if not data:
+        padding = event.size - len(event.data)
+        if padding:
+            self._out.append(wire.window_update(event.stream_id, padding))
+            exchange.room += padding
+        if not event.data:
             self._odd(now)
         self._progressed(exchange, now)
+
+    def _give_credit(self, size: int) -> None:
+        self._room -= size
+        if self._room < 0:
+            raise ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "it exceeded the connection's window")
+        self._consumed += size
+        if self._consumed * 2 >= self._limits.connection_window:
+            self._out.append(wire.window_update(0, self._consumed))
+            self._room += self._consumed
+            self._consumed = 0
+
+    def _is_unheard(self, exchange: Exchange, event: DataCame | HeadersCame, now: float) -> bool:
+        """Whether nobody waits for this stream; if it has ended, that is the end of it."""
+        if exchange.phase is not Phase.ABANDONED:
+            return False
+        if event.ended:
+            self._finish(exchange, now)
+        return True
 
     def _problem(self, exchange: Exchange) -> Failure | None:
         """What is wrong with the body so far."""
@@ -486,164 +502,105 @@ class Machine:
             return Failure(Why.MALFORMED, "the response exceeds its flow-control window")
         return None
 
-    def _give_credit(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
-            raise _ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "it exceeded the connection's window")
-        self._consumed += size
-        if self._consumed * 2 >= self._limits.connection_window:
-            self._out.append(wire.window_update(0, self._consumed))
-            self._room += self._consumed
-            self._consumed = 0
-
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes, now: float) -> None:
-        block = wire.unpadded(flags, payload)
-        if block is not None and flags & wire.PRIORITIZED:
-            block = block[5:] if len(block) >= 5 else None
-        if block is None:
-            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "padding is longer than its frame")
-        if flags & wire.END_HEADERS:
-            self._on_block(stream_id, flags, block, now)
-        else:
-            self._block = stream_id, flags, bytearray(block), 0
-
-    def _on_continuation(self, kind: int, flags: int, stream_id: int, payload: bytes, now: float) -> None:
-        if self._block is None or kind != wire.CONTINUATION or stream_id != self._block[0]:
-            raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "a header block was interrupted")
-        _, first_flags, block, pieces = self._block
-        block += payload
-        if len(block) > HARD_HEADER_LIST or pieces >= 64:
-            raise _ViolationError(ErrorCodes.ENHANCE_YOUR_CALM, "a header block does not end")
-        if flags & wire.END_HEADERS:
-            self._block = None
-            self._on_block(stream_id, first_flags, bytes(block), now)
-        else:
-            self._block = stream_id, first_flags, block, pieces + 1
-
-    def _on_block(self, stream_id: int, flags: int, block: bytes, now: float) -> None:
-        head = self._decoder.head(block)  # first of all: it may change the table
-        exchange = self._stream(stream_id, now)
-        if exchange is None:
+    def _on_headers(self, event: HeadersCame, now: float) -> None:
+        exchange = self._stream(event.stream_id, now)
+        if exchange is None or self._is_unheard(exchange, event, now):
             return
-        if exchange.phase is Phase.ABANDONED:
-            if flags & wire.END_STREAM:
-                self._forget(exchange)
-            return
-        ended = bool(flags & wire.END_STREAM)
-        problem = self._take_head(exchange, head, ended=ended, now=now)
+        problem = self._take_head(exchange, event, now)
         if problem is not None:
-            self._refuse(exchange, problem, flags, now)
-        elif ended:
+            self._refuse(exchange, problem, ended=event.ended, now=now)
+        elif event.ended:
             self._complete(exchange, now)
         else:
             self._progressed(exchange, now)
 
-    def _take_head(self, exchange: Exchange, head: Head, *, ended: bool, now: float) -> Failure | None:
+    def _take_head(self, exchange: Exchange, event: HeadersCame, now: float) -> Failure | None:
         """Note what a header block says, or say what is wrong with it."""
+        head = event.head
         if head.problem is not None:
             why = Why.TOO_LARGE if head.too_large else Why.MALFORMED
             return Failure(why, f"the response is malformed: {head.problem}")
-        if exchange.status:  # trailers
-            fine = ended and not head.status
+        if exchange.status:  # trailers, which nobody asked for
+            fine = event.ended and not head.status
             return None if fine else Failure(Why.MALFORMED, "the response has a second header block")
         if head.status < 200:  # 0: no status at all
             self._odd(now)
-            fine = not ended and head.status not in {0, 101}
+            fine = not event.ended and head.status not in {0, 101}
             return None if fine else Failure(Why.MALFORMED, "the response has no final status")
         exchange.status, exchange.headers = head.status, head.headers
-        if exchange.route.method == b"HEAD" or head.status in _NO_BODY:
-            exchange.expected = 0
-        else:
-            exchange.expected = head.content_length
+        is_bare = exchange.route.method == b"HEAD" or head.status in _NO_BODY
+        exchange.expected = 0 if is_bare else head.content_length
         if (exchange.expected or 0) > self._limits.response_bytes:
             return Failure(Why.TOO_LARGE, f"the response is larger than {self._limits.response_bytes} bytes")
         return None
 
-    def _refuse(self, exchange: Exchange, problem: Failure, flags: int, now: float) -> None:
-        """A response that we will not take: its stream ends here, if the frame did not end it already."""
-        if flags & wire.END_STREAM and not exchange.uploading:
-            self._ended_by_peer(exchange, problem)
+    def _refuse(self, exchange: Exchange, problem: Failure, *, ended: bool, now: float) -> None:
+        """A response that we will not take: its stream ends here, if it has not ended by itself."""
+        if ended:
+            self._end(exchange, problem)
+            self._finish(exchange, now)
         else:
             self._drop(exchange, problem, ErrorCodes.CANCEL, now)
 
     def _complete(self, exchange: Exchange, now: float) -> None:
         """The peer has said all it will say."""
-        outcome: Outcome
-        if exchange.expected is not None and exchange.received != exchange.expected:
-            outcome = Failure(Why.MALFORMED, "the response is shorter than its content-length")
-        else:
+        outcome: Outcome = Failure(Why.MALFORMED, "the response is shorter than its content-length")
+        if exchange.expected is None or exchange.received == exchange.expected:
             chunks = exchange.chunks
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             outcome = Response(exchange.status, exchange.headers, body)
-        if exchange.uploading:  # an early answer, such as 413: stop sending (RFC 9113, 8.1)
-            self._drop(exchange, outcome, ErrorCodes.NO_ERROR, now)
+        self._end(exchange, outcome)
+        self._finish(exchange, now)
+
+    def _finish(self, exchange: Exchange, now: float) -> None:
+        """The peer has ended its side. After an early answer, such as 413, so do we (RFC 9113, 8.1)."""
+        if exchange.uploading:
+            self._resets.take(now)
+            self._reset(exchange, ErrorCodes.NO_ERROR)
         else:
-            self._ended_by_peer(exchange, outcome)
+            self._forget(exchange)
 
-    def _on_window_update(self, stream_id: int, payload: bytes, now: float) -> None:
-        if len(payload) != 4:
-            raise _ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a WINDOW_UPDATE is not four bytes long")
-        increment = wire.word(payload)
-        if not stream_id:
-            if not increment:
-                raise _ViolationError(ErrorCodes.PROTOCOL_ERROR, "a window was opened by nothing")
-            if not self._lanes.credit(increment):
-                raise _ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window was opened too far")
+    def _on_credit(self, event: CreditCame, now: float) -> None:
+        exchange = self._stream(event.stream_id, now)
+        if exchange is None or (event.increment and self._lanes.credit_stream(exchange, event.increment)):
             return
-        exchange = self._stream(stream_id, now)
+        failure = Failure(Why.MALFORMED, "the stream's window was opened by nothing, or too far")
+        self._drop(exchange, failure, ErrorCodes.FLOW_CONTROL_ERROR, now)
+
+    def _on_reset(self, event: StreamReset, now: float) -> None:
+        exchange = self._stream(event.stream_id, now)
         if exchange is None:
             return
-        if not increment or not self._lanes.credit_stream(exchange, increment):
-            failure = Failure(Why.MALFORMED, "the stream's window was opened by nothing, or too far")
-            self._drop(exchange, failure, ErrorCodes.FLOW_CONTROL_ERROR, now)
-
-    def _on_rst_stream(self, stream_id: int, payload: bytes, now: float) -> None:
-        if len(payload) != 4:
-            raise _ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a RST_STREAM is not four bytes long")
-        exchange = self._stream(stream_id, now)
-        if exchange is None:
-            return
-        code = wire.error_code(payload)
-        refused = code == ErrorCodes.REFUSED_STREAM and not exchange.status
+        refused = event.code == ErrorCodes.REFUSED_STREAM and not exchange.status
         why = Why.UNPROCESSED if refused else Why.RESET
-        self._ended_by_peer(exchange, Failure(why, f"the server reset the stream ({_name(code)})"))
+        self._ended_by_peer(exchange, Failure(why, f"the server reset the stream ({_name(event.code)})"))
 
-    def _on_goaway(self, stream_id: int, payload: bytes) -> None:
-        if stream_id or len(payload) < 8:
-            raise _ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a GOAWAY is malformed")
+    def _on_goodbye(self, event: Goodbye) -> None:
         self._counters.goaways += 1
-        self._last_id = min(self._last_id, wire.word(payload))
+        self._last_id = min(self._last_id, event.last_id)
         self.state = State.DRAINING
-        detail = f"the server said goodbye ({_name(wire.error_code(payload, 4))})"
-        for exchange in list(self._queue):
-            self._end(exchange, Failure(Why.MOVED, detail))
+        detail = f"the server said goodbye ({_name(event.code)})"
+        self._move_queue(detail)
         for exchange in [each for key, each in self._streams.items() if key > self._last_id]:
             self._ended_by_peer(exchange, Failure(Why.UNPROCESSED, detail))
 
-    def _on_control(self, kind: int, flags: int, stream_id: int, payload: bytes, now: float) -> None:
-        self._odd(now)
-        news, answer = self._control.receive(kind, flags, stream_id, payload)
-        self._out.append(answer)
-        for item in news:
-            match item:
-                case PeerSettings():
-                    self._on_peer_settings(item)
-                case SettingsTaken():
-                    self.liveness.measured(now - self._started_at)
-                case Pong(payload=answered):
-                    if answered == self._ping.to_bytes(8, "big"):
-                        self.liveness.answered(now)
-
-    def _on_peer_settings(self, settings: PeerSettings) -> None:
-        if settings.streams is not None:
-            self._stream_limit = settings.streams
-        elif not self._introduced:
-            self._stream_limit = UNLIMITED
-        self._introduced = True
-        if settings.initial_window is not None and not self._lanes.resize(
-            settings.initial_window, self._streams.values()
-        ):
-            raise _ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window was opened too far")
+    def _on_news(self, news: PeerSettings | SettingsTaken | Pong, now: float) -> None:
+        match news:
+            case PeerSettings(streams=streams, initial_window=window):
+                if streams is not None:
+                    self._stream_limit = streams
+                elif not self._introduced:
+                    self._stream_limit = UNLIMITED
+                self._introduced = True
+                if window is not None and not self._lanes.resize(window, self._streams.values()):
+                    raise ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window was opened too far")
+            case SettingsTaken():
+                self.liveness.measured(now - self._started_at)
+            case Pong(payload=payload):
+                if payload == self._ping.to_bytes(8, "big"):
+                    self.liveness.answered(now)
+            case _:
+                assert_never(news)
 
 
 def _name(code: int) -> str:

@@ -1,4 +1,4 @@
-"""What the shell needs of an event loop, and no more: a clock, wake-ups, owned tasks, and a socket that pushes.
+"""What the shell needs of an event loop: a clock, wake-ups, tasks of its own, a socket that pushes.
 
 Two loops provide it: asyncio's own interface (uvloop included), where a socket is a `Protocol` and costs no
 task at all, and trio. What is owned here (tasks, timers, callbacks) runs in an empty context, belongs to
@@ -19,15 +19,18 @@ class Waiter(Protocol):
     def __await__(self) -> Any: ...
 
 
-class Timer(Protocol):
-    """A callback that is still ahead."""
+class Handle(Protocol):
+    """A callback that is still ahead, or a task that still runs."""
 
-    def cancel(self) -> None:
-        """Never call it."""
+    def cancel(self) -> Any:
+        """Never call it, or end it where it waits. Of what is done: nothing."""
 
 
 class Receiver(Protocol):
     """Whom a link tells what happens. Its methods are total."""
+
+    def connected(self, link: Link) -> None:
+        """First of all: here it is."""
 
     def received(self, data: bytes) -> None:
         """Bytes came."""
@@ -73,20 +76,20 @@ class Runtime(Protocol):
     def soon(self, callback: Callable[[], None]) -> None:
         """Call it in the loop's next turn."""
 
-    def at(self, when: float, callback: Callable[[], None]) -> Timer:
+    def at(self, when: float, callback: Callable[[], None]) -> Handle:
         """Call it at `when`."""
 
     def from_thread(self, callback: Callable[[], None]) -> None:
         """Call it in the loop, soon; from any thread. If the loop has ended: nothing."""
 
-    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> Handle:
         """Run it as a task of our own. It must not raise."""
 
     async def connect(self, sock: socket.socket, address: Any) -> None:
         """Connect a non-blocking socket."""
 
-    async def link(self, sock: socket.socket, receiver: Receiver) -> Link:
-        """Take a connected socket over."""
+    async def link(self, sock: socket.socket, receiver: Receiver) -> None:
+        """Take a connected socket over, and tell the receiver."""
 
 
 def current() -> Runtime:

@@ -128,6 +128,17 @@ class Exchange:
         """Whether some of the body is still to be sent."""
         return self.sent < len(self.body)
 
+    def again(self) -> Exchange:
+        """The same request, to be sent anew."""
+        return Exchange(
+            route=self.route,
+            varying=self.varying,
+            body=self.body,
+            lane=self.lane,
+            deadline=self.deadline,
+            patience=self.patience,
+        )
+
     def __repr__(self) -> str:
         return (
             f"<Exchange {self.phase.name.lower()} stream={self.stream_id} sent={self.sent}/{len(self.body)}>"

@@ -8,6 +8,7 @@ say by itself (key updates, alerts) goes out in order with the rest.
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from typing import Final
 
 _READ: Final = 65_536
@@ -57,17 +58,14 @@ class TlsPipe:
         return b"".join(chunks) or None
 
     def seal(self, data: bytes) -> bytes:
-        """Encrypt; returns all that is to be written to the socket now, the session's own messages included."""
-        if data:
-            view = memoryview(data)
-            while view:
-                view = view[self._session.write(view) :]
+        """Encrypt. Returns all that is to be written now, the session's own messages included."""
+        view = memoryview(data)
+        while view:
+            view = view[self._session.write(view) :]
         return self._outgoing.read()
 
     def end(self) -> bytes:
         """Say goodbye, without waiting for the answer."""
-        try:
+        with suppress(ssl.SSLError):  # it wants the peer's goodbye, or there is no session to end
             self._session.unwrap()
-        except ssl.SSLError:
-            pass  # it wants the peer's goodbye, or there is no session to end
         return self._outgoing.read()

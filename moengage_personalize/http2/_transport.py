@@ -12,6 +12,7 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -38,7 +39,7 @@ RESENDS: Final = 3
 
 _log = logging.getLogger("moengage_personalize")
 _MOVES: Final = 20
-_CLOSING: Final = 1.0  # seconds that a polite close may take
+_CLOSING: Final = 1.5  # seconds: a connection's own limit, and some
 _ROUTES: Final = 64
 
 
@@ -108,6 +109,8 @@ class Http2Transport(httpx.AsyncBaseTransport):
         self._routes: dict[Any, Route] = {}
         self._seats = [Seat(self._connect, self._lifetime) for _ in range(connections)]
         self._open: set[Connection] = set()
+        self._is_http1 = False
+        self._http1_until = inf  # when HTTP/2 is tried again
         self._fallback: Fallback | None = None
         self._runtime: Runtime | None = None
         self._generation = _fork.generation()
@@ -119,24 +122,23 @@ class Http2Transport(httpx.AsyncBaseTransport):
     # ── the public face ───────────────────────────────────────────────────────────────────────────────────
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """httpx's interface: see the class."""
+        """See the class. The interface of httpx's transports."""
         extensions = request.extensions
-        body = request.content if hasattr(request, "_content") else await request.aread()
-        varying, to = self._route_of(request)
         timeout = extensions.get("timeout")
+        varying, to = self._route_of(request)
         response = await self.exchange(
             to,
-            body,
+            await request.aread(),
             varying=varying,
             lane=Lane.BULK if extensions.get("lane") == "bulk" else Lane.INTERACTIVE,
-            deadline=extensions.get("deadline") or inf,
+            deadline=extensions.get("deadline", inf),
             patience=_patience(timeout) if timeout else PATIENT,
         )
         return httpx.Response(
             response.status,
             headers=list(response.headers),
             stream=httpx.ByteStream(response.body),
-            extensions={"http_version": b"HTTP/1.1" if self._fallback else b"HTTP/2"},
+            extensions={"http_version": b"HTTP/1.1" if self._is_http1 else b"HTTP/2"},
         )
 
     def route(self, method: str, url: httpx.URL | str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Route:
@@ -168,9 +170,10 @@ class Http2Transport(httpx.AsyncBaseTransport):
         Args:
             to: From `route`.
             body: The request's body; its length is sent as `content-length`.
-            varying: Headers of this request alone, such as `traceparent`; they are checked, and never
-            indexed. lane: Whose DATA goes first. deadline: For everything, name resolution included; on the
-            event loop's clock, in seconds. patience: httpx's timeouts.
+            varying: Headers of this request alone, such as `traceparent`; never indexed.
+            lane: Whose DATA goes first.
+            deadline: For everything, name resolution included; on the loop's clock, in seconds.
+            patience: The timeouts of httpx.
 
         Raises:
             httpx.TransportError: see the class; httpx.DecodingError: the content coding.
@@ -178,13 +181,17 @@ class Http2Transport(httpx.AsyncBaseTransport):
         runtime = self._enter()
         if runtime.now() >= deadline:
             raise httpx.PoolTimeout("the deadline had passed before the request was sent")
-        response = None
-        if self._fallback is None:
-            response = await self._multiplexed(
-                runtime, to, body, _block(varying, body), lane, deadline, patience
-            )
+        extra = _encoded(varying)
+        if body:
+            extra += literals(((b"content-length", b"%d" % len(body)),))
+        exchange = Exchange(
+            route=to, varying=extra, body=body, lane=lane, deadline=deadline, patience=patience
+        )
+        del body  # a traceback with its locals shows an exchange's repr, and no content
+        response = None if self._is_http1 else await self._multiplexed(exchange, runtime)
         if response is None:
-            response = await self._over_http1(to, body, varying, deadline, patience)
+            fallback = await self._http1(runtime)
+            response = await fallback.exchange(exchange, varying)
         return decoded(response, self._limits.response_bytes)
 
     async def warm_up(self, url: httpx.URL | str) -> None:
@@ -195,13 +202,13 @@ class Http2Transport(httpx.AsyncBaseTransport):
         """
         self._bind(httpx.URL(url))
         runtime = self._enter()
-        if self._fallback is not None:
+        if self._is_http1:
             return
         connection = self._seats[0].take(runtime.now())
         await connection.changed(State.CONNECTING)
         failure = connection.failure
         if failure is not None and failure.why is Why.NOT_HTTP2:
-            self._fall_back()
+            self._fall_back(runtime.now())
         elif failure is not None and connection.state is State.CLOSED:
             raise exception(failure)
 
@@ -209,7 +216,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
         """Counts since the transport was made."""
         counters = self._counters
         return TransportStats(
-            protocol="http/1.1" if self._fallback else "h2",
+            protocol="http/1.1" if self._is_http1 else "h2",
             connections_opened=self._connections_opened,
             handshakes=self._handshakes + sum(each.handshaken for each in self._open),
             streams_opened=counters.streams_opened,
@@ -220,12 +227,9 @@ class Http2Transport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """End everything: requests in flight fail, connections say GOAWAY, sockets are closed. At most a second."""
+        """End everything: requests in flight fail, connections say GOAWAY, sockets are closed."""
         self._closed = True
         self._worker.stop()
-        fallback, self._fallback = self._fallback, None
-        if fallback is not None:
-            await fallback.aclose()
         runtime = self._runtime
         if runtime is None or not runtime.is_current() or self._generation != _fork.generation():
             self._forsake()
@@ -233,11 +237,11 @@ class Http2Transport(httpx.AsyncBaseTransport):
         self._all_ended = runtime.waiter()
         for connection in list(self._open):
             connection.close()
-        if self._open:
-            with anyio.move_on_after(_CLOSING, shield=True):
+        with anyio.move_on_after(_CLOSING, shield=True):
+            if self._fallback is not None:
+                await self._fallback.aclose()
+            if self._open:
                 await self._all_ended
-        for connection in list(self._open):
-            connection.abort()
 
     async def __aenter__(self) -> Self:
         return self
@@ -254,7 +258,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
         where = str(self._origin) if self._origin else "unused"
         if self._closed:
             what = "closed"
-        elif self._fallback is not None:
+        elif self._is_http1:
             what = "http/1.1"
         else:
             what = " ".join(
@@ -264,28 +268,11 @@ class Http2Transport(httpx.AsyncBaseTransport):
 
     # ── one exchange ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _multiplexed(
-        self,
-        runtime: Runtime,
-        to: Route,
-        body: bytes,
-        varying: bytes,
-        lane: Lane,
-        deadline: float,
-        patience: Patience,
-    ) -> Response | None:
+    async def _multiplexed(self, exchange: Exchange, runtime: Runtime) -> Response | None:
         """Send, and send again what was not processed. None: the server does not speak HTTP/2."""
-        resent, stale = 0, False
+        resent, was_stale = 0, False
         for _ in range(_MOVES):
-            exchange = Exchange(
-                route=to,
-                varying=varying,
-                body=body,
-                lane=lane,
-                deadline=deadline,
-                patience=patience,
-                waiter=runtime.waiter(),
-            )
+            exchange.waiter = runtime.waiter()
             connection = self._connection(runtime.now())
             connection.submit(exchange)
             try:
@@ -294,38 +281,24 @@ class Http2Transport(httpx.AsyncBaseTransport):
                 connection.abandon(exchange)
                 raise
             outcome = exchange.outcome
-            if isinstance(outcome, Response):
-                return outcome
-            assert outcome is not None
-            match outcome.why:
-                case Why.MOVED:
+            match outcome:
+                case Response():
+                    return outcome
+                case Failure(why=Why.MOVED):
                     pass
-                case Why.UNPROCESSED if resent < RESENDS:
+                case Failure(why=Why.UNPROCESSED) if resent < RESENDS:
                     resent += 1
                     self._retransmitted += 1
-                case Why.STALE if not stale:
-                    stale = True
+                case Failure(why=Why.STALE) if not was_stale:
+                    was_stale = True
                     self._retransmitted += 1
-                case Why.NOT_HTTP2:
-                    self._fall_back()
+                case Failure(why=Why.NOT_HTTP2):
+                    self._fall_back(runtime.now())
                     return None
-                case _:
+                case Failure():
                     raise exception(outcome)
+            exchange = exchange.again()
         raise exception(Failure(Why.MOVED, "no connection took the request"))
-
-    async def _over_http1(
-        self,
-        to: Route,
-        body: bytes,
-        varying: Iterable[tuple[bytes, bytes]],
-        deadline: float,
-        patience: Patience,
-    ) -> Response:
-        assert self._fallback is not None
-        headers = (*to.headers, *varying)
-        return await self._fallback.exchange(
-            to.method, httpx.URL(to.url), headers, body, deadline=deadline, patience=patience
-        )
 
     def _route_of(self, request: httpx.Request) -> tuple[list[tuple[bytes, bytes]], Route]:
         """The request's headers, divided into those that vary and a route, which is remembered."""
@@ -362,14 +335,15 @@ class Http2Transport(httpx.AsyncBaseTransport):
         return min(seated, key=lambda seat: seat.load).take(now)
 
     def _connect(self) -> Connection:
-        assert self._origin is not None
-        assert self._runtime is not None
+        origin, runtime = self._origin, self._runtime
+        if origin is None or runtime is None:
+            raise httpx.LocalProtocolError("no route was made yet")
         self._connections_opened += 1
         connection = Connection(
-            self._origin,
-            runtime=self._runtime,
+            origin,
+            runtime=runtime,
             resolver=self._resolver,
-            context=self._tls_context if self._origin.scheme == "https" else None,
+            context=partial(self._tls_context, runtime) if origin.scheme == "https" else None,
             limits=self._limits,
             counters=self._counters,
             ended=self._ended,
@@ -377,10 +351,10 @@ class Http2Transport(httpx.AsyncBaseTransport):
         self._open.add(connection)
         return connection
 
-    async def _tls_context(self) -> ssl.SSLContext:
+    async def _tls_context(self, runtime: Runtime) -> ssl.SSLContext:
+        """One for all connections; reading the authorities takes 15 ms, so the loop does not do it."""
         if self._context is None:
-            assert self._runtime is not None
-            self._context = await self._worker.run(httpx.create_ssl_context, self._runtime)
+            self._context = await self._worker.run(httpx.create_ssl_context, runtime)
         return self._context
 
     def _lifetime(self) -> float:
@@ -389,14 +363,24 @@ class Http2Transport(httpx.AsyncBaseTransport):
     def _ended(self, connection: Connection) -> None:
         self._open.discard(connection)
         self._handshakes += connection.handshaken
-        if self._all_ended is not None and not self._open:
-            assert self._runtime is not None
+        if self._all_ended is not None and self._runtime is not None and not self._open:
             self._runtime.wake(self._all_ended)
 
-    def _fall_back(self) -> None:
-        if self._fallback is None:
+    def _fall_back(self, now: float) -> None:
+        """HTTP/1.1 for as long as a connection may live; then HTTP/2 is asked for again."""
+        if not self._is_http1:
             _log.info("the server does not offer HTTP/2: HTTP/1.1 it is")
-            self._fallback = Fallback(self._context, self._proxy, self._limits.response_bytes)
+            self._is_http1 = True
+            self._http1_until = now + self._lifetime()
+
+    async def _http1(self, runtime: Runtime) -> Fallback:
+        fallback = self._fallback
+        if fallback is None:
+            secure = self._origin is not None and self._origin.scheme == "https"
+            context = await self._tls_context(runtime) if secure else None
+            fallback = self._fallback or Fallback(context, self._proxy, self._limits.response_bytes)
+            self._fallback = fallback
+        return fallback
 
     # ── where and when we are ─────────────────────────────────────────────────────────────────────────────
 
@@ -416,6 +400,8 @@ class Http2Transport(httpx.AsyncBaseTransport):
             raise httpx.LocalProtocolError("the transport is closed")
         runtime, forked = self._runtime, self._generation != _fork.generation()
         if runtime is not None and not forked and runtime.is_current():
+            if self._is_http1 and runtime.now() >= self._http1_until:
+                self._is_http1 = False
             return runtime
         if runtime is not None and not forked and runtime.is_alive():
             raise httpx.LocalProtocolError("the transport is in use in another event loop: make one for each")
@@ -424,31 +410,30 @@ class Http2Transport(httpx.AsyncBaseTransport):
         self._worker = Worker()
         self._resolver = Resolver(self._worker)
         self._runtime = _runtime.current()
-        assert self._origin is not None
-        if self._proxy is not None or (self._origin.scheme == "http" and not self._cleartext_http2):
-            self._fallback = Fallback(self._context, self._proxy, self._limits.response_bytes)
+        is_cleartext = self._origin is not None and self._origin.scheme == "http"
+        self._is_http1 = self._proxy is not None or (is_cleartext and not self._cleartext_http2)
+        self._http1_until = inf
         return self._runtime
 
     def _forsake(self) -> None:
-        """Forget connections whose loop is gone, without touching it."""
+        """Forget connections whose loop is gone."""
         for seat in self._seats:
             seat.forget()
         for connection in self._open:
-            connection.forsake()
+            connection.forsake(forked=self._generation != _fork.generation())
         self._open.clear()
         self._fallback = None
 
 
 def _patience(timeout: Mapping[str, float | None]) -> Patience:
-    """httpx's `timeout` extension."""
+    """The `timeout` extension of httpx."""
     seconds = {name: timeout.get(name) for name in ("connect", "pool", "write", "read")}
     return Patience(**{name: inf if value is None else value for name, value in seconds.items()})
 
 
-def _block(varying: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
-    """The headers of one request alone, encoded."""
+def _encoded(varying: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The headers of one request alone."""
     try:
-        extra = literals(checked(varying)) if varying else b""
+        return literals(checked(varying)) if varying else b""
     except HeaderError as error:
         raise httpx.LocalProtocolError(str(error)) from None
-    return literals(((b"content-length", b"%d" % len(body)),)) + extra if body else extra

@@ -1,9 +1,10 @@
-"""trio: system tasks, which belong to the run and not to a nursery of the caller, read and write the socket."""
+"""trio: sockets are read and written by system tasks, which belong to the run and to no nursery."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from contextvars import Context
 from typing import Any
 
@@ -54,33 +55,34 @@ class TrioRuntime:
         self._token.run_sync_soon(callback)
 
     def at(self, when: float, callback: Callable[[], None]) -> trio.CancelScope:
-        scope = trio.CancelScope()
-
         async def wait() -> None:
-            with scope:
-                await trio.sleep_until(when)
-                callback()
+            await trio.sleep_until(when)
+            callback()
 
-        self.spawn(wait)
-        return scope
+        return self.spawn(wait)
 
     def from_thread(self, callback: Callable[[], None]) -> None:
-        try:
+        with suppress(trio.RunFinishedError):  # nobody waits
             self._token.run_sync_soon(callback)
-        except trio.RunFinishedError:
-            pass  # nobody waits
 
-    def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
-        trio.lowlevel.spawn_system_task(work, context=Context())
+    def spawn(self, work: Callable[[], Awaitable[None]]) -> trio.CancelScope:
+        scope = trio.CancelScope()
+
+        async def within() -> None:
+            with scope:
+                await work()
+
+        trio.lowlevel.spawn_system_task(within, context=Context())
+        return scope
 
     async def connect(self, sock: socket.socket, address: Any) -> None:
         await trio.socket.from_stdlib_socket(sock).connect(address)
 
-    async def link(self, sock: socket.socket, receiver: Receiver) -> _Link:
+    async def link(self, sock: socket.socket, receiver: Receiver) -> None:
         link = _Link(trio.SocketStream(trio.socket.from_stdlib_socket(sock)), receiver)
+        receiver.connected(link)
         self.spawn(link.read)
         self.spawn(link.send)
-        return link
 
 
 class _Link:
