@@ -198,9 +198,14 @@ class RememberingEncoder(hpack.Encoder):
     @header_table_size.setter
     def header_table_size(self, value: int) -> None:
         size = min(value, _OUR_TABLE)
-        if size != self.header_table.maxsize:  # set again, hpack would forget to announce a pending change
-            self._memory.clear()
-            hpack.Encoder.header_table_size.fset(self, size)  # type: ignore[attr-defined]
+        if size == self.header_table.maxsize:
+            return  # set again, hpack would forget to announce a change that is still pending
+        self._memory.clear()
+        hpack.Encoder.header_table_size.fset(self, size)  # type: ignore[attr-defined]
+        # The smallest size and the last are announced (RFC 7541, 4.2); hpack would announce them all, and one
+        # in between may be more than the peer allows by now.
+        smallest = min(self.table_size_changes)
+        self.table_size_changes = [smallest, size] if smallest < size else [size]
 
 
 @frozen

@@ -270,6 +270,8 @@ class Machine:
         try:
             for event in self._inbound.feed(data):
                 self._on_event(event, now)
+                if self.state is State.DRAINING and not self.in_flight:
+                    break  # that was the last thing worth hearing
         except ViolationError as error:
             self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {error}", error), error.code)
         self._settle_down(now)
