@@ -1,8 +1,10 @@
-"""The floor: `h2` driven bare on an asyncio protocol, as well as it can be written without doing anything that a client must.
+"""The floor: `h2` driven bare on an asyncio protocol, as well as it can be written without doing anything
+that a client must.
 
-No deadlines, no cancellation, no resets, no GOAWAY, no limits, no liveness, no reconnecting: one connection, streams up to the server's limit,
-one write for all requests of a turn of the loop, flow control as the protocol demands it. What a transport costs beyond this is the
-price of what it does; what it costs less is what it does better.
+No deadlines, no cancellation, no resets, no GOAWAY, no limits, no liveness, no reconnecting: one connection,
+streams up to the server's limit, one write for all requests of a turn of the loop, flow control as the
+protocol demands it. What a transport costs beyond this is the price of what it does; what it costs less is
+what it does better.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ class BareH2(asyncio.Protocol):
     """`await (await BareH2.connect(url, context)).post(headers, body)`: status and body."""
 
     def __init__(self) -> None:
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None, validate_outbound_headers=False))
+        self._h2 = H2Connection(
+            H2Configuration(client_side=True, header_encoding=None, validate_outbound_headers=False)
+        )
         self._answers: dict[int, tuple[asyncio.Future[tuple[int, bytes]], bytearray]] = {}
         self._status: dict[int, int] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -38,8 +42,15 @@ class BareH2(asyncio.Protocol):
     async def connect(cls, url: str, context: ssl.SSLContext) -> Self:
         parts = urlsplit(url)
         context.set_alpn_protocols(["h2"])
-        _, protocol = await asyncio.get_running_loop().create_connection(cls, parts.hostname, parts.port, ssl=context)
-        protocol._prefix = [(":method", "POST"), (":authority", parts.netloc), (":scheme", "https"), (":path", parts.path)]
+        _, protocol = await asyncio.get_running_loop().create_connection(
+            cls, parts.hostname or "", parts.port or 443, ssl=context
+        )
+        protocol._prefix = [
+            (":method", "POST"),
+            (":authority", parts.netloc),
+            (":scheme", "https"),
+            (":path", parts.path),
+        ]
         return protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,7 +1,8 @@
 """The contenders of `bench_fetch`: each a coroutine that yields `send()`, one POST with its whole answer.
 
-Run as a script, this is one contender in a process of its own (see `_harness.Worker`): CPU time is then that client's and nobody else's.
-All send the same headers and body, verify the same authority, and read the body as bytes.
+Run as a script, this is one contender in a process of its own (see `_harness.Worker`): CPU time is then that
+client's and nobody else's. All send the same headers and body, verify the same authority, and read the body
+as bytes.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
-
 from _harness import serve
 
 Send = Callable[[], Awaitable[tuple[int, int]]]
 
 PATIENCE = 60.0  # seconds; every client that has a timeout has this one, so that all of them pay for one
-BODY = b'{"customer_id": "customer-0123456789", "experiences": ["home_hero", "home_row"], "padding": "' + b"p" * 206 + b'"}'
+BODY = (
+    b'{"customer_id": "customer-0123456789", "experiences": ["home_hero", "home_row"], "padding": "'
+    + b"p" * 206
+    + b'"}'
+)
 HEADERS = {
     "content-type": "application/json",
     "authorization": "Basic d29ya3NwYWNlOmtleS1rZXkta2V5LWtleS1rZXkta2V5",
@@ -42,6 +46,7 @@ class Target:
 async def ours_exchange(target: Target) -> AsyncIterator[Send]:
     """The lean entry: a prepared route, no httpx objects, a deadline on every call."""
     import anyio
+
     from moengage_personalize.http2 import Http2Transport
 
     async with Http2Transport(ssl_context=target.context()) as transport:
@@ -59,6 +64,7 @@ async def ours_transport(target: Target) -> AsyncIterator[Send]:
     """httpx's transport interface: an `httpx.Request` in, an `httpx.Response` out."""
     import anyio
     import httpx
+
     from moengage_personalize.http2 import Http2Transport
 
     async with Http2Transport(ssl_context=target.context()) as transport:
@@ -77,9 +83,12 @@ async def ours_transport(target: Target) -> AsyncIterator[Send]:
 @asynccontextmanager
 async def ours_client(target: Target) -> AsyncIterator[Send]:
     import httpx
+
     from moengage_personalize.http2 import Http2Transport
 
-    async with httpx.AsyncClient(transport=Http2Transport(ssl_context=target.context()), timeout=PATIENCE) as client:
+    async with httpx.AsyncClient(
+        transport=Http2Transport(ssl_context=target.context()), timeout=PATIENCE
+    ) as client:
         yield _httpx_send(client, target)
 
 
@@ -87,7 +96,9 @@ async def ours_client(target: Target) -> AsyncIterator[Send]:
 async def httpx_http2(target: Target) -> AsyncIterator[Send]:
     import httpx
 
-    async with httpx.AsyncClient(http2=True, verify=target.context(), timeout=PATIENCE, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        http2=True, verify=target.context(), timeout=PATIENCE, trust_env=False
+    ) as client:
         yield _httpx_send(client, target)
 
 

@@ -1,7 +1,8 @@
 """Fair benchmarks on a shared machine: each contender in a process of its own, rounds in turn, medians.
 
-Whatever slows the machine for a while slows everybody's round, not one contender's number; so ratios of one run hold where
-absolute times do not. The parent asks (`Worker.ask`), the worker runs a load and answers with its own CPU time (`serve`).
+Whatever slows the machine for a while slows everybody's round, not one contender's number; so ratios of one
+run hold where absolute times do not. The parent asks (`Worker.ask`), the worker runs a load and answers with
+its own CPU time (`serve`).
 """
 
 from __future__ import annotations
@@ -35,17 +36,29 @@ class Sample:
 
 
 def median(samples: Sequence[Sample]) -> Sample:
-    """Field by field."""
-    columns = zip(*(attrs.astuple(sample) for sample in samples), strict=True)
-    *numbers, errors = [statistics.median(column) if position < 4 else sum(column) for position, column in enumerate(columns)]
-    return Sample(*numbers, errors=int(errors))
+    """Field by field; errors are added up."""
+
+    def middle(field: str) -> float:
+        return statistics.median(getattr(sample, field) for sample in samples)
+
+    return Sample(
+        cpu_us=middle("cpu_us"),
+        per_second=middle("per_second"),
+        p50_ms=middle("p50_ms"),
+        p99_ms=middle("p99_ms"),
+        errors=sum(sample.errors for sample in samples),
+    )
 
 
 # ── the worker's side ────────────────────────────────────────────────────────────────────────────
 
 
-def serve(contender: AbstractAsyncContextManager[Callable[[], Awaitable[tuple[int, int]]]], *, uvloop: bool) -> None:
-    """Answer one JSON line a command (`{"concurrency": 32, "requests": 1000}`) with one JSON line, until the input ends."""
+def serve(
+    contender: AbstractAsyncContextManager[Callable[[], Awaitable[tuple[int, int]]]], *, uvloop: bool
+) -> None:
+    """Answer one JSON line a command (`{"concurrency": 32, "requests": 1000}`) with one JSON line, until the
+    input ends.
+    """
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -68,7 +81,8 @@ def serve(contender: AbstractAsyncContextManager[Callable[[], Awaitable[tuple[in
 async def _load(send: Callable[[], Awaitable[tuple[int, int]]], *, concurrency: int, requests: int) -> Sample:
     """`requests` in all, by `concurrency` callers, each of which waits for its answer before it asks again.
 
-    First one each that is not measured: since its last turn a client may have let its idle connections go (httpx after 5 s).
+    First one each that is not measured: since its last turn a client may have let its idle connections go
+    (httpx after 5 s).
     """
     left, errors = concurrency, 0
     latencies: list[float] = []
@@ -117,7 +131,11 @@ class Worker:
     def __init__(self, command: Sequence[str | Path], *, path: Iterable[Path]) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
         self._process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     def ask(self, **command: Any) -> Sample:
@@ -160,21 +178,33 @@ class Progress:
 
 
 def alternate(
-    commands: Mapping[str, Sequence[str | Path]], loads: Sequence[Mapping[str, int]], rounds: int, *, path: Iterable[Path]
+    commands: Mapping[str, Sequence[str | Path]],
+    loads: Sequence[Mapping[str, int]],
+    rounds: int,
+    *,
+    path: Iterable[Path],
 ) -> dict[int, dict[str, list[Sample]]]:
-    """Every load, `rounds` times, each time by every contender in turn (the order turns too). By concurrency, then by name."""
+    """Every load, `rounds` times, each time by every contender in turn (the order turns too). By concurrency,
+    then by name.
+    """
     progress = Progress(len(loads) * (rounds + 1) * len(commands))
     results: dict[int, dict[str, list[Sample]]] = {}
     paths = list(path)
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(Worker(command, path=paths)) for name, command in commands.items()}
+        workers = {
+            name: stack.enter_context(Worker(command, path=paths)) for name, command in commands.items()
+        }
         for load in loads:
             samples = results[load["concurrency"]] = {name: [] for name in workers}
-            for number in range(-1, rounds):  # the first is to warm up: connections, caches, branch predictors
+            for number in range(
+                -1, rounds
+            ):  # the first is to warm up: connections, caches, branch predictors
                 names = list(workers)
                 turned = names[number % len(names) :] + names[: number % len(names)]
                 for name in turned:
-                    sample = workers[name].ask(**(load if number >= 0 else {**load, "requests": load["requests"] // 3}))
+                    sample = workers[name].ask(
+                        **(load if number >= 0 else {**load, "requests": load["requests"] // 3})
+                    )
                     if number >= 0:
                         samples[name].append(sample)
                     progress.step(f"{load['concurrency']} concurrent: {name}")
@@ -185,7 +215,11 @@ def environment(packages: Iterable[str]) -> dict[str, str]:
     """What the numbers were measured on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version(), "cores": str(os.cpu_count()), "load": f"{os.getloadavg()[0]:.1f}"}
+    found = {
+        "python": platform.python_version(),
+        "cores": str(os.cpu_count()),
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
     for package in packages:
         try:
             found[package] = version(package)
@@ -198,5 +232,11 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     """Plain text, the first column to the left."""
     lines = [list(head), *map(list, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    texts = ["  ".join(word.ljust(w) if not i else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True))) for line in lines]
+    texts = [
+        "  ".join(
+            word.ljust(w) if not i else word.rjust(w)
+            for i, (word, w) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
     return "\n".join([title, texts[0], "-" * len(texts[0]), *texts[1:]])

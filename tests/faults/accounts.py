@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
-import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import sniffio
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """Tasks and file descriptors are back to what they were, at most a second after the end (servers in threads close late)."""
+    """Tasks and file descriptors are back to what they were, at most a second after the end (servers in
+    threads close late).
+    """
     tasks_before, descriptors_before = _tasks(), _sockets()
     yield
     give_up = time.monotonic() + 1.0
@@ -34,9 +36,7 @@ def _tasks() -> int:
 def _sockets() -> int:
     """Open sockets of this process. (Other descriptors come and go with the loops of servers in threads.)"""
     count = 0
-    for descriptor in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:")
-        except FileNotFoundError:
-            continue
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += str(descriptor.readlink()).startswith("socket:")
     return count

@@ -1,6 +1,8 @@
-"""What each path of the fault server does: one coroutine a path, parameters in the query (numbers; times in milliseconds).
+"""What each path of the fault server does: one coroutine a path, parameters in the query (numbers; times in
+milliseconds).
 
-`cell=` names a request in the counts. Every behaviour that is a fault *for one stream* leaves the connection in order; the others say so.
+`cell=` names a request in the counts. Every behaviour that is a fault *for one stream* leaves the connection
+in order; the others say so.
 """
 
 from __future__ import annotations
@@ -113,7 +115,9 @@ async def trailers(exchange: Exchange) -> None:
 
 @behaviour("/early")
 async def early(exchange: Exchange) -> None:
-    """A final answer before the body was read (`code`), and no credit for the rest; then RST(NO_ERROR) if `rst`."""
+    """A final answer before the body was read (`code`), and no credit for the rest; then RST(NO_ERROR) if
+    `rst`.
+    """
     exchange.credit = False
     await exchange.answer(exchange.number("code", 413), b'{"error": "too large"}')
     if exchange.number("rst", 0):
@@ -175,7 +179,9 @@ async def drip_headers(exchange: Exchange) -> None:
     """HEADERS byte by byte: nothing else can pass on this connection meanwhile."""
     connection = exchange.connection
     connection.flush()
-    connection.h2.send_headers(exchange.stream_id, [(":status", "200"), ("x-filler", "!" * 40)], end_stream=True)
+    connection.h2.send_headers(
+        exchange.stream_id, [(":status", "200"), ("x-filler", "!" * 40)], end_stream=True
+    )
     await connection.drip(connection.h2.data_to_send(), exchange.seconds("ms", 20))
 
 
@@ -244,13 +250,17 @@ async def bad_gzip(exchange: Exchange) -> None:
 
 @behaviour("/big-header")
 async def big_header(exchange: Exchange) -> None:
-    """A header list of `kb` KiB, in many small fields (hpack's Huffman encoder is quadratic in one field's length)."""
+    """A header list of `kb` KiB, in many small fields (hpack's Huffman encoder is quadratic in one field's
+    length).
+    """
     fields = [(f"x-{number}", "v" * 990) for number in range(exchange.number("kb", 200))]
     exchange.start(200, *fields, end=True)
 
 
 def _only_headers(exchange: Exchange, headers: list[tuple[str, str]]) -> None:
-    """HEADERS that `h2` would not send; to keep its books right it answers into the void first (with a field of the static table)."""
+    """HEADERS that `h2` would not send; to keep its books right it answers into the void first (with a field
+    of the static table).
+    """
     connection = exchange.connection
     connection.flush()
     connection.h2.send_headers(exchange.stream_id, [(":status", "200")], end_stream=True)
@@ -283,7 +293,9 @@ async def refuse(exchange: Exchange) -> None:
 
 @behaviour("/reset")
 async def reset(exchange: Exchange) -> None:
-    """RST_STREAM with `code`: before anything, after the headers, or in the body (`at` = 0, 1, 2), or after a full answer (3)."""
+    """RST_STREAM with `code`: before anything, after the headers, or in the body (`at` = 0, 1, 2), or after a
+    full answer (3).
+    """
     at = exchange.number("at", 0)
     if at == 3:
         await exchange.whole.wait()
@@ -301,16 +313,20 @@ async def reset(exchange: Exchange) -> None:
 async def goaway(exchange: Exchange) -> None:
     """GOAWAY on the first visit of this name.
 
-    `last`: "this" (this request is the last that is served), "zero" (nothing was), "max" (a warning; everything is served), "before" (this
-    one is not served, the earlier ones are). `code` as given. What is served is answered after `ms`; then the connection is closed.
+    `last`: "this" (this request is the last that is served), "zero" (nothing was), "max" (a warning;
+    everything is served), "before" (this one is not served, the earlier ones are). `code` as given. What is
+    served is answered after `ms`; then the connection is closed.
     """
     if not _first_visits(exchange, 1):
         await ok(exchange)
         return
     connection = exchange.connection
-    last = {"this": exchange.stream_id, "zero": 0, "max": GREATEST_STREAM, "before": max(0, exchange.stream_id - 2)}[
-        exchange.query.get("last", "this")
-    ]
+    last = {
+        "this": exchange.stream_id,
+        "zero": 0,
+        "max": GREATEST_STREAM,
+        "before": max(0, exchange.stream_id - 2),
+    }[exchange.query.get("last", "this")]
     _raw(exchange, GoAwayFrame(0, last_stream_id=last, error_code=exchange.number("code", 0)))
     connection.ignore_above = last
     for stream_id, other in list(connection.exchanges.items()):
@@ -318,7 +334,11 @@ async def goaway(exchange: Exchange) -> None:
             other.task.cancel()
     if exchange.stream_id <= last:
         await ok(exchange)
-    others = [e.task for i, e in connection.exchanges.items() if i <= last and e is not exchange and e.task is not None]
+    others = [
+        e.task
+        for i, e in connection.exchanges.items()
+        if i <= last and e is not exchange and e.task is not None
+    ]
     if others:
         await asyncio.wait(others, timeout=10)
     connection.link.close()
@@ -326,7 +346,9 @@ async def goaway(exchange: Exchange) -> None:
 
 @behaviour("/shutdown")
 async def shutdown(exchange: Exchange) -> None:
-    """The graceful two steps of RFC 9113, 6.8: a warning with the greatest id, a round trip later the true last id; all are served."""
+    """The graceful two steps of RFC 9113, 6.8: a warning with the greatest id, a round trip later the true
+    last id; all are served.
+    """
     connection = exchange.connection
     _raw(exchange, GoAwayFrame(0, last_stream_id=GREATEST_STREAM))
     await asyncio.sleep(0.02)
@@ -341,7 +363,9 @@ async def shutdown(exchange: Exchange) -> None:
 
 @behaviour("/close")
 async def close(exchange: Exchange) -> None:
-    """End the connection, before (`at` = 0), between headers and body (1), or in the body (2); `rst` chooses a TCP reset."""
+    """End the connection, before (`at` = 0), between headers and body (1), or in the body (2); `rst` chooses
+    a TCP reset.
+    """
     if exchange.number("at", 0):
         exchange.start(200, ("content-length", "100"))
     if exchange.number("at", 0) == 2:
@@ -378,16 +402,20 @@ async def close_later(exchange: Exchange) -> None:
 
 @behaviour("/settings")
 async def settings(exchange: Exchange) -> None:
-    """Change the settings given in the query (`streams`, `window`, `table`, `frame`), then answer after `ms`."""
+    """Change the settings in the query (`streams`, `window`, `table`, `frame`), then answer after `ms`."""
     codes = {
         "streams": SettingCodes.MAX_CONCURRENT_STREAMS,
         "window": SettingCodes.INITIAL_WINDOW_SIZE,
         "table": SettingCodes.HEADER_TABLE_SIZE,
         "frame": SettingCodes.MAX_FRAME_SIZE,
     }
-    changes = {codes[key]: int(value) for key, value in exchange.query.items() if key in codes}
+    changes: dict[SettingCodes | int, int] = {
+        codes[key]: int(value) for key, value in exchange.query.items() if key in codes
+    }
     await exchange.whole.wait()
-    await exchange.connection.settled.wait()  # h2 takes the first acknowledgement that comes for the latest change
+    await (
+        exchange.connection.settled.wait()
+    )  # h2 takes the first acknowledgement that comes for the latest change
     exchange.connection.settled.clear()
     exchange.connection.send(lambda h2: h2.update_settings(changes))
     await asyncio.sleep(exchange.seconds("ms"))
@@ -422,13 +450,17 @@ async def flood(exchange: Exchange) -> None:
 
 @behaviour("/broken")
 async def broken(exchange: Exchange) -> None:
-    """One frame, or some bytes, that break the protocol for the whole connection (all but `unknown`, which must be ignored)."""
+    """One frame, or some bytes, that break the protocol for the whole connection (all but `unknown`, which
+    must be ignored).
+    """
     stream = exchange.stream_id
     kinds: dict[str, bytes] = {
         "garbage": b"\xff" * 400,
         "data-on-zero": b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x",
         "oversize-frame": b"\xff\xff\xff\x00\x00" + stream.to_bytes(4, "big"),
-        "bad-hpack": HeadersFrame(stream, data=b"\xff\xff\xff\xff\xff\xff", flags=["END_HEADERS"]).serialize(),
+        "bad-hpack": HeadersFrame(
+            stream, data=b"\xff\xff\xff\xff\xff\xff", flags=["END_HEADERS"]
+        ).serialize(),
         "even-stream": HeadersFrame(
             2, data=exchange.connection.h2.encoder.encode([(":status", "200")]), flags=["END_HEADERS"]
         ).serialize(),
@@ -437,7 +469,8 @@ async def broken(exchange: Exchange) -> None:
         "zero-increment": b"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x00\x00\x00\x00",
         "bad-settings": SettingsFrame(0, settings={SettingCodes.INITIAL_WINDOW_SIZE: 2**31}).serialize(),
         "push": PushPromiseFrame(stream, promised_stream_id=2, data=b"", flags=["END_HEADERS"]).serialize(),
-        "headers-interleaved": HeadersFrame(stream, data=b"").serialize() + PingFrame(0, opaque_data=b"12345678").serialize(),
+        "headers-interleaved": HeadersFrame(stream, data=b"").serialize()
+        + PingFrame(0, opaque_data=b"12345678").serialize(),
         "unknown": b"\x00\x00\x06\xee\xff\x00\x00\x00\x00grease",
     }
     await exchange.whole.wait()

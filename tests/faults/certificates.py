@@ -1,8 +1,10 @@
-"""A certificate authority made on the spot: one certificate that a client must accept, and the ones that it must refuse."""
+"""A certificate authority made on the spot: one certificate that a client must accept, and the ones that it
+must refuse.
+"""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ssl
 from pathlib import Path
 
@@ -22,13 +24,13 @@ class Certificates:
     def create(cls, directory: Path) -> Certificates:
         """Issue everything once: key generation is the slow part of a test run."""
         authority, stranger = trustme.CA(), trustme.CA()
-        yesterday = datetime.datetime.now(tz=datetime.UTC) - datetime.timedelta(days=1)
+        yesterday = dt.datetime.now(tz=dt.UTC) - dt.timedelta(days=1)
         issued = {
             "good": authority.issue_cert(HOST, "127.0.0.1"),
             "wrong_ca": stranger.issue_cert(HOST, "127.0.0.1"),
             "wrong_host": authority.issue_cert("elsewhere.test"),
             "expired": authority.issue_cert(
-                HOST, not_before=yesterday - datetime.timedelta(days=1), not_after=yesterday
+                HOST, not_before=yesterday - dt.timedelta(days=1), not_after=yesterday
             ),
         }
         for name, leaf in issued.items():

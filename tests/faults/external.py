@@ -1,4 +1,6 @@
-"""What the real servers have in common: present or skipped with a reason, a free port, started, awaited, and ended by id."""
+"""What the real servers have in common: present or skipped with a reason, a free port, started, awaited, and
+ended by id.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def free_port() -> int:
         return port
 
 
-def await_port(port: int, process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float = 15.0) -> None:
+def await_port(
+    port: int, process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float = 15.0
+) -> None:
     """Until somebody listens; a process that died first is an error with its output."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -44,11 +48,17 @@ def await_port(port: int, process: subprocess.Popen[bytes] | subprocess.Popen[st
 
 
 @contextlib.contextmanager
-def running(command: Sequence[str | Path], port: int, *, cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    command: Sequence[str | Path], port: int, *, cwd: Path, log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server process in a group of its own, which is ended with its workers."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(word) for word in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            [str(word) for word in command],
+            cwd=cwd,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             await_port(port, process)

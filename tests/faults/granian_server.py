@@ -1,4 +1,6 @@
-"""Granian (hyper's HTTP/2, in Rust) serving a tiny ASGI application: `/echo` digests the body, anything else is 200 after `ms`."""
+"""Granian (hyper's HTTP/2, in Rust) serving a tiny ASGI application: `/echo` digests the body, anything else
+is 200 after `ms`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ async def application(
     await asyncio.sleep(int(query.get("ms", ["0"])[0]) / 1000)
     answer = {"length": length, "sha256": digest.hexdigest(), "http": scope["http_version"]}
     body = json.dumps(answer).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
+    )
     await send({"type": "http.response.body", "body": body})
 
 
@@ -55,10 +59,11 @@ def granian(certificates: Certificates, directory: Path) -> Iterator[Granian]:
     if importlib.util.find_spec("granian") is None:
         missing("granian", "pip install granian")
     port = free_port()
-    command = [
-        sys.executable, "-m", "granian", "--interface", "asgi", "--http", "2", "--host", "127.0.0.1", "--port", str(port),
+    command: list[str | Path] = [
+        sys.executable, "-m", "granian", "--interface", "asgi", "--http", "2",
+        "--host", "127.0.0.1", "--port", str(port), "--no-ws",
         "--ssl-certificate", certificates.chain(), "--ssl-keyfile", certificates.key(),
-        "--no-ws", "faults.granian_server:application",
+        "faults.granian_server:application",
     ]  # fmt: skip
     with running(command, port, cwd=Path(__file__).parent.parent, log=directory / "granian.log"):
         yield Granian(port)

@@ -1,4 +1,6 @@
-"""The event loops that a claim is made for, as pytest parameters of anyio's `anyio_backend`; and one that can be stepped."""
+"""The event loops that a claim is made for, as pytest parameters of anyio's `anyio_backend`; and one that can
+be stepped.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LOOPS_AND_TRIO = [*LOOPS, pytest.param(("trio", {}), id="trio")]
 
 
 class SteppingLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop that counts its turns and can do something after the k-th: a stepper through all interleavings of one task."""
+    """An asyncio loop that counts its turns and can do something after the k-th: a stepper through all
+    interleavings of one task.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,12 @@
-"""nginx over TLS and HTTP/2: the server of the interop tests and of the benchmarks. Its access log is the count."""
+"""nginx over TLS and HTTP/2: the server of the interop tests and of the benchmarks. Its access log is the
+count.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +41,6 @@ http {{
         location / {{ return 200 '{answer}'; }}
         location /file {{ alias {directory}/file.json; }}
         location /upload {{ client_max_body_size 100k; proxy_pass http://127.0.0.1:{sink}/; }}
-        location /slow-upload {{ client_max_body_size 10m; proxy_request_buffering on; proxy_pass http://127.0.0.1:{sink}/; }}
     }}
     server {{
         listen 127.0.0.1:{sink};
@@ -92,9 +94,19 @@ def executable() -> str:
     return found
 
 
+def version() -> str:
+    printed = subprocess.run([executable(), "-v"], capture_output=True, text=True, check=True).stderr
+    return printed.strip().rpartition("/")[2]
+
+
 @contextlib.contextmanager
 def nginx(
-    certificates: Certificates, directory: Path, *, directives: str = "", answer_bytes: int = 1000, logged: bool = True
+    certificates: Certificates,
+    directory: Path,
+    *,
+    directives: str = "",
+    answer_bytes: int = 1000,
+    logged: bool = True,
 ) -> Iterator[Nginx]:
     """Run one; `directives` go into the server block (`keepalive_requests 100;`)."""
     program = executable()
@@ -108,6 +120,14 @@ def nginx(
             chain=certificates.chain(), key=certificates.key(),
         )
     )  # fmt: skip
-    command = [program, "-p", directory, "-c", directory / "nginx.conf", "-e", directory / "error.log"]
+    command: list[str | Path] = [
+        program,
+        "-p",
+        directory,
+        "-c",
+        directory / "nginx.conf",
+        "-e",
+        directory / "error.log",
+    ]
     with running(command, port, cwd=directory, log=directory / "stdout.log") as process:
         yield Nginx(port, directory, process.pid)

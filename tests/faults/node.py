@@ -1,4 +1,6 @@
-"""Node's own HTTP/2 server, which is nghttp2: the one that ends a connection over too many resets. It counts in `node_server.mjs`."""
+"""Node's own HTTP/2 server, which is nghttp2: the one that ends a connection over too many resets. It counts
+in `node_server.mjs`.
+"""
 
 from __future__ import annotations
 

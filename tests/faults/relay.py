@@ -1,8 +1,10 @@
 """A TCP relay with toxics, in a thread: what the network does to a connection while both ends believe in it.
 
-The toxics are attributes that may change while connections are open: `latency` (seconds, each way), `bandwidth` (bytes a second, each way),
-`slice_bytes` (forward in pieces of this size), `frozen` (connections opened before `freeze()` forward nothing any more, yet stay open:
-half-open; or only towards the client, so that the server still hears and answers), and `reset()` (TCP reset on both sides). A connection made after `freeze()` is healthy, unless `hole` is set.
+The toxics are attributes that may change while connections are open: `latency` (seconds, each way),
+`bandwidth` (bytes a second, each way), `slice_bytes` (forward in pieces of this size), `frozen` (connections
+opened before `freeze()` forward nothing any more, yet stay open: half-open; or only towards the client, so
+that the server still hears and answers), and `reset()` (TCP reset on both sides). A connection made after
+`freeze()` is healthy, unless `hole` is set.
 """
 
 from __future__ import annotations
@@ -56,7 +58,12 @@ class Relay:
 
     def _call(self, function: Callable[[], object]) -> None:
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (function(), done.set()))
+
+        def between_turns() -> None:
+            function()
+            done.set()
+
+        self._loop.call_soon_threadsafe(between_turns)
         done.wait()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,12 +1,14 @@
 """An HTTP/2 server that misbehaves on request, and counts what it sees.
 
-It terminates TLS by itself, over memory BIOs, because the questions are about bytes: did a request's byte arrive before the handshake was
-over, or at all? `Seen` answers on the server's side. HTTP/2 is `h2` in the server's role, so a client that breaks the protocol is caught
-(`Seen.violations`); faults that `h2` would refuse to commit (a GOAWAY followed by more work, malformed frames) go out as raw bytes behind
-its back. What a path does is in `behaviours`.
+It terminates TLS by itself, over memory BIOs, because the questions are about bytes: did a request's byte
+arrive before the handshake was over, or at all? `Seen` answers on the server's side. HTTP/2 is `h2` in the
+server's role, so a client that breaks the protocol is caught (`Seen.violations`); faults that `h2` would
+refuse to commit (a GOAWAY followed by more work, malformed frames) go out as raw bytes behind its back. What
+a path does is in `behaviours`.
 
-`FaultServer` runs in a thread of the test's process: cheap, and its counts are plain attributes. `FaultServerProcess` runs the same in a
-process of its own, for tests that measure time and must not share the interpreter lock.
+`FaultServer` runs in a thread of the test's process: cheap, and its counts are plain attributes.
+`FaultServerProcess` runs the same in a process of its own, for tests that measure time and must not share the
+interpreter lock.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ class ServerConfig:
         if self.tls_maximum == "TLSv1_1":
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # TLS 1.1 is what is asked for
+        with warnings.catch_warnings(
+            action="ignore", category=DeprecationWarning
+        ):  # TLS 1.1 is what is asked for
             context.maximum_version = ssl.TLSVersion[self.tls_maximum]
         context.load_cert_chain(pems.chain(self.certificate), pems.key(self.certificate))
         if self.alpn:
@@ -104,9 +108,10 @@ class Seen:
     @classmethod
     def from_json(cls, text: str) -> Self:
         raw = json.loads(text)
-        counters = {name: Counter(raw.pop(name)) for name in ("requests", "completed")}
-        codes = Counter({int(code): count for code, count in raw.pop("reset_codes").items()})
-        return cls(**raw, **counters, reset_codes=codes)
+        for name in ("requests", "completed"):
+            raw[name] = Counter(raw[name])
+        raw["reset_codes"] = Counter({int(code): count for code, count in raw["reset_codes"].items()})
+        return cls(**raw)
 
 
 class Exchange:
@@ -145,8 +150,7 @@ class Exchange:
         while True:
             room = await self.connection.room(self.stream_id, len(view))
             piece, view = view[:room], view[room:]
-            last = end and not view
-            self.connection.send(lambda h2, p=piece, e=last: h2.send_data(self.stream_id, bytes(p), end_stream=e))
+            self.connection.data(self.stream_id, bytes(piece), end=end and not view)
             if not view:
                 return
 
@@ -184,10 +188,15 @@ class Http2Side:
         self.send(lambda h2: h2.initiate_connection())
 
     def send(self, command: Callable[[H2Connection], object]) -> None:
-        """Run one `h2` command and write its bytes; a stream that the client has given up is not an error here."""
+        """Run one `h2` command and write its bytes; a stream that the client has given up is not an error
+        here.
+        """
         with contextlib.suppress(ProtocolError):
             command(self.h2)
         self.flush()
+
+    def data(self, stream_id: int, data: bytes, *, end: bool) -> None:
+        self.send(lambda h2: h2.send_data(stream_id, data, end_stream=end))
 
     def flush(self) -> None:
         if data := self.h2.data_to_send():
@@ -204,7 +213,7 @@ class Http2Side:
         self.raw(frame.serialize())
 
     async def drip(self, data: bytes, pause: float) -> None:
-        """One byte at a time; everything else on this connection waits behind it, as it would on a slow line."""
+        """One byte at a time; everything else on this connection waits behind it, as on a slow line."""
         self._held = []
         for byte in data:
             self._write(bytes([byte]))
@@ -236,7 +245,7 @@ class Http2Side:
     def _on(self, event: Event) -> None:
         match event:
             case RequestReceived(stream_id=int(stream_id)):
-                self._begin(stream_id, dict(event.headers))
+                self._begin(stream_id, {str(name): str(value) for name, value in event.headers})
             case DataReceived(stream_id=int(stream_id)):
                 self._data(stream_id, event.data or b"", event.flow_controlled_length or 0)
             case StreamEnded(stream_id=int(stream_id)):
@@ -275,7 +284,11 @@ class Http2Side:
     def _finish(self, stream_id: int, task: asyncio.Task[None]) -> None:
         self.exchanges.pop(stream_id, None)
         self.seen.concurrent -= 1
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, H2Error):
+        if (
+            not task.cancelled()
+            and (error := task.exception()) is not None
+            and not isinstance(error, H2Error)
+        ):
             self.seen.violations.append(f"the server itself failed: {error!r}")
 
     def _data(self, stream_id: int, data: bytes, flow_controlled: int) -> None:
@@ -329,7 +342,9 @@ class Link(asyncio.Protocol):
         self._seen = server.seen
         self._shaken = server.context is None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = server.context and server.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls: ssl.SSLObject | None = None
+        if server.context is not None:
+            self._tls = server.context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.side: Http2Side | Http1Side | None = None
         self.transport: asyncio.Transport
 
@@ -454,7 +469,9 @@ class _Engine:
 
 
 class FaultServer:
-    """The server in a thread of this process: `with FaultServer(config) as server: ... server.url, server.seen`."""
+    """The server in a thread of this process: `with FaultServer(config) as server: ... server.url,
+    server.seen`.
+    """
 
     def __init__(self, config: ServerConfig) -> None:
         self.config = config
@@ -489,20 +506,17 @@ class FaultServer:
     def url(self) -> str:
         return f"{'http' if self.config.certificates is None else 'https'}://localhost:{self.port}"
 
-    def run(self, function: Callable[..., object], *args: object) -> None:
-        """Do something to the server between two of its turns, and wait until it is done."""
-        done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (function(*args), done.set()))
-        done.wait()
-
     def close_connections(self) -> None:
-        self.run(lambda: [link.close() for link in list(self.engine.links)])
+        """End every connection between two turns of the server, and wait until that is done."""
+        done = threading.Event()
 
-    def abort_connections(self) -> None:
-        self.run(lambda: [link.abort() for link in list(self.engine.links)])
+        def close() -> None:
+            for link in list(self.engine.links):
+                link.close()
+            done.set()
 
-    def stop_listening(self) -> None:
-        self.run(self.engine.stop_listening)
+        self._loop.call_soon_threadsafe(close)
+        done.wait()
 
 
 class FaultServerProcess:
@@ -560,12 +574,17 @@ def serve(config: ServerConfig) -> None:
 
     async def main() -> None:
         engine = _Engine(config)
-        print(await engine.listen(), flush=True)
+
+        def say(line: str) -> None:
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+        say(str(await engine.listen()))
         for_lines = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(for_lines), sys.stdin)
         while await for_lines.readline():
-            print(json.dumps(attrs.asdict(engine.seen)), flush=True)
+            say(json.dumps(attrs.asdict(engine.seen)))
         await engine.close()
 
     asyncio.run(main())
@@ -580,7 +599,7 @@ def black_hole() -> Iterator[int]:
         listener.listen(0)
         for _ in range(4):
             filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)  # noqa: FBT003
+            filler.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 filler.connect(listener.getsockname())
         yield listener.getsockname()[1]

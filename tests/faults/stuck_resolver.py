@@ -1,6 +1,8 @@
-"""A process whose resolver is stuck for five seconds: do callers leave in time, are the application's threads free, does it end?
+"""A process whose resolver is stuck for five seconds: do callers leave in time, are the application's threads
+free, does it end?
 
-Run as a script. Prints `slowest_caller=`, `slowest_to_thread=` (seconds) and `closing=` (the wall clock when the closing began).
+Run as a script. Prints `slowest_caller=`, `slowest_to_thread=` (seconds) and `closing=` (the wall clock when
+the closing began).
 """
 
 from __future__ import annotations
@@ -46,8 +48,9 @@ async def main() -> None:
             began = time.monotonic()
             await offload(time.monotonic)
             threads.append(time.monotonic() - began)
-    print(f"slowest_caller={max(callers)} slowest_to_thread={max(threads)}")
-    print(f"closing={time.time()}", flush=True)
+    sys.stdout.write(f"slowest_caller={max(callers)} slowest_to_thread={max(threads)}\n")
+    sys.stdout.write(f"closing={time.time()}\n")
+    sys.stdout.flush()
     await transport.aclose()
 
 

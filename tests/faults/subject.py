@@ -1,7 +1,7 @@
 """The transport under test, and the few ways in which the tests call it.
 
-`MOENGAGE_TEST_TRANSPORT=stock` puts httpx's own HTTP/2 transport in its place: the tests then have to fail where it is known to fail, which
-shows that they can.
+`MOENGAGE_TEST_TRANSPORT=stock` puts httpx's own HTTP/2 transport in its place: the tests then have to fail
+where it is known to fail, which shows that they can.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ Outcome = httpx.Response | httpx.HTTPError
 def make_transport(context: ssl.SSLContext | None, **options: Any) -> Any:
     if STOCK:
         return httpx.AsyncHTTPTransport(
-            http2=True, verify=context or True, trust_env=False, limits=httpx.Limits(keepalive_expiry=None), **options
+            http2=True,
+            verify=context or True,
+            trust_env=False,
+            limits=httpx.Limits(keepalive_expiry=None),
+            **options,
         )
     from moengage_personalize.http2 import Http2Transport
 
@@ -35,10 +39,15 @@ def make_transport(context: ssl.SSLContext | None, **options: Any) -> Any:
 
 
 def request(
-    url: str, *, body: bytes = FETCH_BODY, lane: Lane = "interactive", timeout: float | None = None, deadline: float | None = None,
+    url: str,
+    *,
+    body: bytes = FETCH_BODY,
+    lane: Lane = "interactive",
+    timeout: float | None = None,
+    deadline: float | None = None,
     headers: Mapping[str, str] | None = None,
-) -> httpx.Request:  # fmt: skip
-    """A POST as the client sends it. `timeout` is httpx's four, `deadline` is ours (seconds from now); both may be None."""
+) -> httpx.Request:
+    """A POST as the client sends it. `timeout` is httpx's four, `deadline` ours, in seconds from now."""
     extensions: dict[str, Any] = {"lane": lane}
     if timeout is not None or STOCK:
         limit = timeout if timeout is not None else deadline
@@ -77,7 +86,9 @@ class Result:
 
 
 async def attempt(transport: Any, url: str, **options: Any) -> Result:
-    """One exchange as a value. Only httpx's exceptions are outcomes; anything else is a defect and goes through."""
+    """One exchange as a value. Only httpx's exceptions are outcomes; anything else is a defect and goes
+    through.
+    """
     began = time.monotonic()
     try:
         outcome: Outcome = await call(transport, url, **options)

@@ -41,7 +41,9 @@ class Conversation(RuleBasedStateMachine):
         return self.lab.server.state_machine.state.name != "CLOSED"
 
     def streams(self):
-        return self.is_server_up and sorted(each for each, stream in self.lab.server.streams.items() if stream.open)
+        return self.is_server_up and sorted(
+            each for each, stream in self.lab.server.streams.items() if stream.open
+        )
 
     # the callers
 
@@ -222,7 +224,11 @@ class Conversation(RuleBasedStateMachine):
 
 TestConversation = Conversation.TestCase
 TestConversation.settings = settings(
-    max_examples=60, stateful_step_count=30, report_multiple_bugs=False, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60,
+    stateful_step_count=30,
+    report_multiple_bugs=False,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 FRAMES = st.one_of(

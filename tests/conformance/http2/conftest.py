@@ -1,4 +1,6 @@
-"""What the conformance tests of the transport share: certificates, servers, loops, and the account of what was left behind."""
+"""What the conformance tests of the transport share: certificates, servers, loops, and the account of what
+was left behind.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,17 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from typing import Any
 
 import pytest
-
 from faults.accounts import nothing_left_behind
 from faults.certificates import Certificates
 from faults.server import FaultServer, FaultServerProcess, ServerConfig
 from faults.subject import make_transport
-
 
 _NUMBERS: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Put a line of numbers at the end of the run: some claims are about counts that a reader wants to see."""
+    """Put a line of numbers at the end of the run: some claims are about counts that one wants to see."""
 
     def add(line: str) -> None:
         request.config.stash.setdefault(_NUMBERS, []).append(f"{request.node.name}: {line}")
@@ -63,9 +63,11 @@ def server_process(certificates: Certificates) -> Iterator[FaultServerProcess]:
 
 @pytest.fixture
 def transport(certificates: Certificates) -> Callable[..., AbstractAsyncContextManager[Any]]:
-    """`async with transport() as it`: a transport that trusts the test's authority, closed at the end, with nothing left behind.
+    """`async with transport() as it`: a transport that trusts the test's authority, closed at the end, with
+    nothing left behind.
 
-    Arguments: a context manager to enter first (a relay, say), so that it is gone too when the account is made; options.
+    Arguments: a context manager to enter first (a relay, say), so that it is gone too when the account is
+    made; options.
     """
 
     @asynccontextmanager

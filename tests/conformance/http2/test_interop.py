@@ -1,4 +1,6 @@
-"""The transport against the servers that people run: nginx, Node (nghttp2) and Granian (hyper), on asyncio, uvloop and trio."""
+"""The transport against the servers that people run: nginx, Node (nghttp2) and Granian (hyper), on asyncio,
+uvloop and trio.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-
 from faults.certificates import Certificates
 from faults.granian_server import granian
 from faults.loops import LOOPS_AND_TRIO
@@ -23,7 +24,9 @@ pytestmark = [pytest.mark.conformance, pytest.mark.anyio]
 
 @pytest.fixture(scope="module")
 def plain_nginx(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with nginx(certificates, tmp_path_factory.mktemp("nginx"), directives="client_max_body_size 100k;") as running:
+    with nginx(
+        certificates, tmp_path_factory.mktemp("nginx"), directives="client_max_body_size 100k;"
+    ) as running:
         yield running
 
 
@@ -53,7 +56,9 @@ def _body(number: int, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 300, 16_384, 48 * 1024, 65_535, 65_536, 200_000])
 @pytest.mark.parametrize("anyio_backend", LOOPS_AND_TRIO)
-async def test_a_body_arrives_byte_for_byte(transport: Any, echo_url: str, size: int, anyio_backend: Any) -> None:
+async def test_a_body_arrives_byte_for_byte(
+    transport: Any, echo_url: str, size: int, anyio_backend: Any
+) -> None:
     async with transport() as it:
         result = await attempt(it, echo_url, body=_body(1, size), deadline=10.0)
     assert isinstance(result.outcome, httpx.Response), result
@@ -84,17 +89,24 @@ async def test_300_fetches_beside_20_batches_of_48_kib_arrive_byte_for_byte_over
     assert digests == [True] * 320
 
 
-@pytest.mark.parametrize(("path", "body"), [("/x", FETCH_BODY), ("/upload", BATCH_BODY)], ids=["fetch", "48-KiB"])
+@pytest.mark.parametrize(
+    ("path", "body"), [("/x", FETCH_BODY), ("/upload", BATCH_BODY)], ids=["fetch", "48-KiB"]
+)
 @pytest.mark.parametrize("anyio_backend", LOOPS_AND_TRIO)
 async def test_nginx_answers_500_at_once_over_one_http2_connection(
     plain_nginx: Nginx, transport: Any, path: str, body: bytes, anyio_backend: Any
 ) -> None:
-    """Batches go to a location that reads them: nginx takes many bodies that it only discards for a flood, and says goodbye."""
+    """Batches go to a location that reads them: nginx takes many bodies that it only discards for a flood,
+    and says goodbye.
+    """
     before, before_connections = plain_nginx.requests(), len(plain_nginx.connections())
     async with transport() as it:
         results = await attempt_all(it, [plain_nginx.url + path] * 500, body=body, deadline=30.0)
     assert all(result.ok for result in results), [result for result in results if not result.ok][:3]
-    assert all(isinstance(result.outcome, httpx.Response) and len(result.outcome.content) == 1000 for result in results)
+    assert all(
+        isinstance(result.outcome, httpx.Response) and len(result.outcome.content) == 1000
+        for result in results
+    )
     assert plain_nginx.requests() - before == 500
     assert len(plain_nginx.connections()) - before_connections == 1
     assert plain_nginx.protocols() == {"HTTP/2.0"}
@@ -104,18 +116,22 @@ async def test_nginx_answers_500_at_once_over_one_http2_connection(
 async def test_nginx_body_limit_is_seen_as_413_and_neighbours_do_not_notice(
     plain_nginx: Nginx, transport: Any, size: int
 ) -> None:
-    """`client_max_body_size 100k`: nginx answers before the body was sent (a stock client sees a broken connection instead)."""
+    """`client_max_body_size 100k`: nginx answers before the body was sent (a stock client sees a broken
+    connection instead).
+    """
     async with transport() as it:
         assert (await attempt(it, plain_nginx.url + "/x")).ok
         neighbours: list[Result] = []
 
         async def neighbour() -> None:
-            for _ in range(20):
+            while len(neighbours) < 20:
                 neighbours.append(await attempt(it, plain_nginx.url + "/x", deadline=5.0))
 
         async with anyio.create_task_group() as group:
             group.start_soon(neighbour)
-            poison = await attempt_all(it, [plain_nginx.url + "/upload"] * 3, body=b"x" * size, lane="bulk", deadline=5.0)
+            poison = await attempt_all(
+                it, [plain_nginx.url + "/upload"] * 3, body=b"x" * size, lane="bulk", deadline=5.0
+            )
         assert [result.status for result in poison] == [413] * 3
         assert [result.ok for result in neighbours] == [True] * 20
         assert (await attempt(it, plain_nginx.url + "/upload", body=BATCH_BODY)).ok
@@ -144,8 +160,12 @@ async def test_nginx_that_retires_a_connection_every_few_requests_still_answers_
             results: list[Result] = []
 
             async def caller(first: int) -> None:
-                for number in range(first, 200, callers):
-                    results.append(await attempt(it, f"{server.url}/{number}", deadline=10.0))
+                results.extend(
+                    [
+                        await attempt(it, f"{server.url}/{n}", deadline=10.0)
+                        for n in range(first, 200, callers)
+                    ]
+                )
 
             async with anyio.create_task_group() as group:
                 for first in range(callers):
@@ -155,7 +175,9 @@ async def test_nginx_that_retires_a_connection_every_few_requests_still_answers_
         assert len(paths) == len(set(paths)) == 200
 
 
-async def test_nginx_with_few_streams_is_served_in_turn(certificates: Certificates, transport: Any, tmp_path: Path) -> None:
+async def test_nginx_with_few_streams_is_served_in_turn(
+    certificates: Certificates, transport: Any, tmp_path: Path
+) -> None:
     with nginx(certificates, tmp_path, directives="http2_max_concurrent_streams 3;") as server:
         async with transport() as it:
             results = await attempt_all(it, [server.url + "/x"] * 100, deadline=10.0)
@@ -166,7 +188,9 @@ async def test_nginx_with_few_streams_is_served_in_turn(certificates: Certificat
 async def test_nginx_reloading_and_quitting_loses_no_request(
     certificates: Certificates, transport: Any, tmp_path: Path
 ) -> None:
-    """SIGQUIT is nginx's graceful end: what was accepted is answered, then it goes; connecting again is refused, typed."""
+    """SIGQUIT is nginx's graceful end: what was accepted is answered, then it goes; connecting again is
+    refused, typed.
+    """
     import os
     import signal
 
@@ -180,7 +204,9 @@ async def test_nginx_reloading_and_quitting_loses_no_request(
         assert server.requests() == 1
 
 
-async def test_httpx_client_on_top_behaves_as_with_its_own_transport(plain_nginx: Nginx, transport: Any) -> None:
+async def test_httpx_client_on_top_behaves_as_with_its_own_transport(
+    plain_nginx: Nginx, transport: Any
+) -> None:
     async with transport() as it, httpx.AsyncClient(transport=it, timeout=5.0) as client:
         response = await client.post(plain_nginx.url + "/x", json={"a": 1}, headers={"x-some": "header"})
         assert (response.status_code, response.http_version, len(response.content)) == (200, "HTTP/2", 1000)

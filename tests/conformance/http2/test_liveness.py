@@ -1,4 +1,6 @@
-"""What silence is, whose it is, and what it costs: networks with toxics between the transport and a healthy server."""
+"""What silence is, whose it is, and what it costs: networks with toxics between the transport and a healthy
+server.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-
 from faults.relay import Relay
 from faults.server import FaultServer
 from faults.subject import BATCH_BODY, Result, attempt, attempt_all
@@ -16,7 +17,9 @@ from faults.subject import BATCH_BODY, Result, attempt, attempt_all
 pytestmark = [pytest.mark.conformance, pytest.mark.anyio]
 
 
-async def test_what_a_silent_server_may_have_processed_is_not_sent_again(server: FaultServer, transport: Any) -> None:
+async def test_what_a_silent_server_may_have_processed_is_not_sent_again(
+    server: FaultServer, transport: Any
+) -> None:
     """The answers are lost, not the requests: sending them again would do the work twice."""
     relay = Relay(server.port)
     async with transport(relay) as it:
@@ -47,7 +50,9 @@ async def test_a_half_open_connection_that_was_idle_costs_the_next_caller_at_mos
 
 
 async def test_a_slow_answer_is_not_silence(server: FaultServer, transport: Any) -> None:
-    """Three seconds without an answer, while the PINGs in between are answered: one connection, one attempt, a few PINGs."""
+    """Three seconds without an answer, while the PINGs in between are answered: one connection, one attempt,
+    a few PINGs.
+    """
     async with transport() as it:
         assert (await attempt(it, server.url + "/ok?ms=3000&cell=slow")).ok
     assert server.seen.requests["slow"] == 1
@@ -66,14 +71,18 @@ async def test_a_poor_network_is_slow_and_nothing_else(
         setattr(relay, name, value)
     async with transport(relay) as it:
         fetches = await attempt_all(it, [relay.url + "/ok?bytes=1000&cell=fetch"] * 30, deadline=20.0)
-        batches = await attempt_all(it, [relay.url + "/echo?cell=batch"] * 2, deadline=20.0, body=BATCH_BODY, lane="bulk")
+        batches = await attempt_all(
+            it, [relay.url + "/echo?cell=batch"] * 2, deadline=20.0, body=BATCH_BODY, lane="bulk"
+        )
     assert [result.ok for result in fetches + batches] == [True] * 32
     assert server.seen.requests["fetch"] == 30
     assert server.seen.requests["batch"] == 2
     assert server.seen.accepted == 1
 
 
-async def test_a_tcp_reset_under_way_fails_what_is_in_flight_and_nothing_after_it(server: FaultServer, transport: Any) -> None:
+async def test_a_tcp_reset_under_way_fails_what_is_in_flight_and_nothing_after_it(
+    server: FaultServer, transport: Any
+) -> None:
     relay = Relay(server.port)
     async with transport(relay) as it:
         assert (await attempt(it, relay.url + "/ok")).ok
@@ -87,14 +96,20 @@ async def test_a_tcp_reset_under_way_fails_what_is_in_flight_and_nothing_after_i
                 group.start_soon(one)
             await anyio.sleep(0.1)
             relay.reset()
-        assert all(isinstance(result.outcome, (httpx.ReadError, httpx.RemoteProtocolError)) for result in results), results
+        assert all(
+            isinstance(result.outcome, (httpx.ReadError, httpx.RemoteProtocolError)) for result in results
+        ), results
         after = await attempt_all(it, [relay.url + "/ok"] * 10, deadline=2.0)
         assert [result.ok for result in after] == [True] * 10
     assert server.seen.requests["flight"] == 10
 
 
-async def test_a_connection_is_replaced_at_its_greatest_age_and_nobody_notices(server: FaultServer, transport: Any) -> None:
-    """Two seconds of work over connections that live for half a second each: the successor is open before the old one stops."""
+async def test_a_connection_is_replaced_at_its_greatest_age_and_nobody_notices(
+    server: FaultServer, transport: Any
+) -> None:
+    """Two seconds of work over connections that live for half a second each: the successor is open before the
+    old one stops.
+    """
     async with transport(max_age=0.5) as it:
         over = time.monotonic() + 2.5
         results: list[Result] = []
