@@ -70,12 +70,12 @@ class Connection:
         ended: Callable[[Connection], None],
     ) -> None:
         self.opened_at = inf  # when HTTP/2 was ready
-        self.handshaken = False
         self._origin = origin
         self._runtime = runtime
         self._resolver = resolver
         self._context = context
         self._tls: TlsPipe | None = None
+        self._counters = counters
         self._machine = Machine(runtime.now(), limits, counters)
         self._on_end: Callable[[Connection], None] | None = ended
         self._socket: socket.socket | None = None
@@ -103,7 +103,7 @@ class Connection:
     @property
     def accepting(self) -> bool:
         """Whether a new exchange is better off here than on a new connection."""
-        return self._machine.accepting
+        return self._machine.is_accepting(self._runtime.now())
 
     @property
     def load(self) -> int:
@@ -192,10 +192,11 @@ class Connection:
         self.received(b"")
 
     def _serve(self) -> None:
-        self.handshaken = self._tls is not None
-        if self._tls is not None and self._tls.protocol != "h2":
-            self._end(Failure(Why.NOT_HTTP2, "the server does not speak HTTP/2"))
-            return
+        if self._tls is not None:
+            self._counters.handshakes += 1
+            if self._tls.protocol != "h2":
+                self._end(Failure(Why.NOT_HTTP2, "the server does not speak HTTP/2"))
+                return
         self.opened_at = self._runtime.now()
         self._machine.start(self.opened_at)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from math import inf
+from typing import cast
 
 import anyio
 import httpx
@@ -65,10 +67,11 @@ class Fallback:
 
     async def _read(self, response: httpx.Response) -> Response:
         body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > self._limit:
-                raise httpx.RemoteProtocolError(f"the response is larger than {self._limit} bytes")
+        async with aclosing(cast("AsyncGenerator[bytes]", response.aiter_raw())) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > self._limit:
+                    raise httpx.RemoteProtocolError(f"the response is larger than {self._limit} bytes")
         headers: Headers = tuple((name.lower(), value) for name, value in response.headers.raw)
         return Response(response.status_code, headers, bytes(body))
 

@@ -48,7 +48,7 @@ class FrameReader:
         self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """Yield the frames that are complete now, to the last one: whoever stops earlier gives the connection up.
+        """Yield the frames that are complete now. Whoever stops before the last gives the connection up.
 
         Raises:
             FrameTooLargeError: as soon as such a frame is announced, before its payload is waited for.

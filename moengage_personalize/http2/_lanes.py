@@ -51,6 +51,13 @@ class Lanes:
         """Send no more of it."""
         self._lined_up[exchange.lane].pop(exchange, None)
 
+    def demote(self, exchange: Exchange) -> None:
+        """Nobody waits for it: the rest of its body goes last."""
+        self.leave(exchange)
+        exchange.lane = Lane.BULK
+        if exchange.uploading:
+            self._lined_up[Lane.BULK][exchange] = None
+
     def fill(self, out: list[bytes]) -> list[Exchange]:
         """Write all DATA that may be sent now; returns those that made progress."""
         moved: dict[Exchange, None] = {}

@@ -40,6 +40,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import IntEnum
+from itertools import islice
 from math import inf
 from typing import Final, assert_never
 
@@ -64,10 +65,12 @@ from ._inbound import (
 )
 from ._lanes import DEFAULT_WINDOW, Lanes
 from ._liveness import Advice, Liveness
-from ._stream import Exchange, Failure, Outcome, Phase, Response, Why
+from ._stream import Exchange, Failure, Lane, Outcome, Phase, Response, Why
 
 _HIGHEST_STREAM_ID: Final = 2**31 - 1
 _NO_BODY: Final = frozenset((204, 304))
+_STUCK: Final = 0.5  # seconds after which a stream that nobody waits for is not just slow
+_MANY_STREAMS: Final = 1000  # what counts as the limit where the peer has none
 
 
 class State(IntEnum):
@@ -85,7 +88,7 @@ class Limits:
 
     response_bytes: int = 1_048_576  # one body, as it is on the wire
     connection_window: int = 16 * 1_048_576  # credit for 16 such bodies before any has to come back
-    resets: float = 400  # at once: servers on nghttp2 end a connection at about 1,000 …
+    resets: float = 500  # at once: servers on nghttp2 end a connection at about 1,000 …
     resets_per_second: float = 15  # … or 33 a second
     oddities: float = 2_000  # frames at once that carry nothing for us: SETTINGS, PING, empty DATA, strays
     oddities_per_second: float = 200
@@ -96,8 +99,11 @@ class Limits:
 class Counters:
     """What happened, over all connections that share it."""
 
+    connections_opened: int = 0
+    handshakes: int = 0
     streams_opened: int = 0
     resets_sent: int = 0
+    retransmitted: int = 0
     goaways: int = 0
     pings: int = 0
 
@@ -143,17 +149,17 @@ class Machine:
 
     # ── what is asked of it ───────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def accepting(self) -> bool:
+    def is_accepting(self, now: float) -> bool:
         """Whether a new exchange is better off here than on a new connection."""
-        return self.state <= State.SERVING and not self.is_clogged
+        return self.state <= State.SERVING and now < self._clogged_at
 
     @property
-    def is_clogged(self) -> bool:
-        """Full, at least half of it with streams that nobody waits for and no budget can reset."""
-        return (
-            len(self._abandoned) * 2 >= self._stream_limit <= len(self._streams) and len(self._abandoned) > 0
-        )
+    def _clogged_at(self) -> float:
+        """When half of the streams are, or were, stuck: nobody waits for them, and no budget resets them."""
+        half = max(1, (min(self._stream_limit, _MANY_STREAMS) + 1) // 2)
+        if len(self._abandoned) < half:
+            return inf
+        return next(islice(self._abandoned.values(), half - 1, None)).abandoned_at + _STUCK
 
     @property
     def in_flight(self) -> int:
@@ -170,7 +176,7 @@ class Machine:
         """When to call `tick`, at the latest; `inf`: never."""
         if self.state is State.CLOSED:
             return inf
-        return min(self._deadlines.next_at, self.liveness.wake_at)
+        return min(self._deadlines.next_at, self.liveness.wake_at, self._clogged_at if self._queue else inf)
 
     def settled(self) -> list[Exchange]:
         """Those that met their end since the last call."""
@@ -246,9 +252,13 @@ class Machine:
         if self.state is State.CLOSED:
             return
         for exchange in self._deadlines.due(now):
+            if exchange.phase is Phase.OPEN and exchange.uploading and exchange.lane is Lane.BULK:
+                self.drain(now)  # the peer withholds credit for good, it seems: a new connection has some
             self._drop(exchange, self._out_of_time(exchange), ErrorCodes.CANCEL, now)
         while self._abandoned and self._resets.is_half_full(now) and self._make_room(now):
             pass  # the budget has recovered: spare the peer what nobody wants
+        if now >= self._clogged_at:
+            self.drain(now)
         match self.liveness.advise(now):
             case Advice.PING:
                 self._send_ping(now)
@@ -306,8 +316,6 @@ class Machine:
             while len(self._streams) >= self._stream_limit and self._make_room(now):
                 pass
             if len(self._streams) >= self._stream_limit:
-                if self.is_clogged:
-                    self.drain(now)
                 return
             if self._next_id > _HIGHEST_STREAM_ID:
                 self.drain(now)
@@ -324,13 +332,20 @@ class Machine:
 
     def _drop(self, exchange: Exchange, outcome: Outcome, code: ErrorCodes, now: float) -> None:
         """End an exchange before its stream: reset that within the budget, or leave it to finish."""
-        if exchange.phase is Phase.OPEN:
-            self._end(exchange, outcome, Phase.ABANDONED)
-            self._abandoned[exchange.stream_id] = exchange
-            if self._resets.take(now):
-                self._reset(exchange, code)
-        elif exchange.phase is Phase.QUEUED:
+        phase = exchange.phase
+        if phase in {Phase.OPEN, Phase.QUEUED}:
             self._end(exchange, outcome)
+        if phase is Phase.OPEN:
+            self._abandon(exchange, code, now)
+
+    def _abandon(self, exchange: Exchange, code: ErrorCodes, now: float) -> None:
+        """Its stream is of no use any more."""
+        exchange.phase, exchange.abandoned_at = Phase.ABANDONED, now
+        self._abandoned[exchange.stream_id] = exchange
+        if self._resets.take(now):
+            self._reset(exchange, code)
+        else:
+            self._lanes.demote(exchange)
 
     def _reset(self, exchange: Exchange, code: ErrorCodes) -> None:
         self._out.append(wire.rst_stream(exchange.stream_id, code))
@@ -344,11 +359,11 @@ class Machine:
         self._lanes.leave(exchange)
         exchange.phase = Phase.ENDED
 
-    def _end(self, exchange: Exchange, outcome: Outcome, phase: Phase = Phase.ENDED) -> None:
+    def _end(self, exchange: Exchange, outcome: Outcome) -> None:
         """The one place where an exchange gets its outcome."""
         self._queue.pop(exchange, None)
         self._deadlines.discard(exchange)
-        exchange.outcome, exchange.phase, exchange.chunks = outcome, phase, []
+        exchange.outcome, exchange.phase, exchange.chunks = outcome, Phase.ENDED, []
         self._settled.append(exchange)
 
     def _ended_by_peer(self, exchange: Exchange, outcome: Outcome) -> None:
@@ -388,8 +403,10 @@ class Machine:
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _progressed(self, exchange: Exchange, now: float) -> None:
-        """Its patience starts anew."""
-        if exchange.phase is Phase.OPEN:
+        """Its patience starts anew; or, sent to its end after the answer came, it is done with."""
+        if exchange.answered and not exchange.uploading:
+            self._forget(exchange)
+        elif exchange.phase is Phase.OPEN:
             wait = exchange.patience.write if exchange.uploading else exchange.patience.read
             self._deadlines.set(exchange, min(exchange.deadline, now + wait))
 
@@ -556,11 +573,11 @@ class Machine:
 
     def _finish(self, exchange: Exchange, now: float) -> None:
         """The peer has ended its side. After an early answer, such as 413, so do we (RFC 9113, 8.1)."""
-        if exchange.uploading:
-            self._resets.take(now)
-            self._reset(exchange, ErrorCodes.NO_ERROR)
-        else:
+        exchange.answered = True
+        if not exchange.uploading:
             self._forget(exchange)
+        elif exchange.phase is not Phase.ABANDONED:
+            self._abandon(exchange, ErrorCodes.NO_ERROR, now)
 
     def _on_credit(self, event: CreditCame, now: float) -> None:
         exchange = self._stream(event.stream_id, now)

@@ -7,9 +7,13 @@ its successor is ready; one that no longer accepts requests loses it at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from ._connection import Connection
 from ._machine import State
+
+_AGAIN: Final = 10.0
+"""Seconds until a successor that failed is tried again."""
 
 
 class Seat:
@@ -56,12 +60,12 @@ class Seat:
     def _relieve(self, current: Connection, now: float) -> Connection:
         """See to the successor of a connection that has aged."""
         successor = self._successor
-        if successor is None or successor.state > State.SERVING:
+        if successor is None:
             self._successor = self._connect()
-            if successor is not None:
-                self._age = (
-                    now - current.opened_at + min(self._lifetime(), 10.0)
-                )  # it failed: not at once again
+            return current
+        if successor.state > State.SERVING:
+            self._successor = None  # it failed: again a little later
+            self._age = now - current.opened_at + min(self._lifetime(), _AGAIN)
             return current
         if successor.state is State.CONNECTING:
             return current

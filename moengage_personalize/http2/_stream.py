@@ -114,6 +114,8 @@ class Exchange:
     stream_id: int = 0
     timer: int = 0  # the key of its entry among the machine's timers; 0: none
     expires: float = inf
+    abandoned_at: float = inf
+    answered: bool = False  # the peer has ended its side
     sent: int = 0  # bytes of the body
     window: int = 0  # how many more the peer takes on this stream
     status: int = 0

@@ -1,45 +1,34 @@
-"""The transport: which connection takes a request, and what is sent again.
+"""The transport: httpx's interface and a leaner one, and what is sent again.
 
-It serves one origin, the first that it is asked for. Its `Seat`s (one, unless more were asked for) each
-have at most one connection that takes requests; older ones drain beside it. The invariant: a request is
-sent again only if the server provably did not process it (never sent, above a GOAWAY's last id,
-REFUSED_STREAM; at most three times), or once if it left on an idle connection that turned out to be closed.
+The invariant: a request is sent again only if the server provably did not process it (it was never sent, is
+above a GOAWAY's last id, or got REFUSED_STREAM; three times at most), or once if it left on an idle
+connection that turned out to be closed. Which connection takes it is `_pool`'s business.
 """
 
 from __future__ import annotations
 
-import logging
 import random
 import ssl
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
-import anyio
 import httpx
-from attrs import frozen
+from attrs import asdict, frozen
 
-from . import _fork, _runtime
-from ._connection import Connection, Origin
+from ._connection import Origin
 from ._content import decoded
 from ._errors import exception
-from ._fallback import Fallback
 from ._headers import VARYING, HeaderError, Route, checked, literals, route
-from ._machine import Counters, Limits, State
-from ._resolver import Resolver
-from ._runtime import Runtime, Waiter
-from ._seat import Seat
+from ._machine import Counters, Limits
+from ._pool import Options, Pool
 from ._stream import PATIENT, Exchange, Failure, Lane, Patience, Response, Why
-from ._worker import Worker
 
 RESENDS: Final = 3
 """How often a request that was not processed is sent again."""
 
-_log = logging.getLogger("moengage_personalize")
-_MOVES: Final = 20
-_CLOSING: Final = 1.5  # seconds: a connection's own limit, and some
+_MOVES: Final = 20  # how many connections a request is offered to at most
 _ROUTES: Final = 64
 
 
@@ -97,26 +86,19 @@ class Http2Transport(httpx.AsyncBaseTransport):
         cleartext_http2: bool = False,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._context = ssl_context
-        self._max_age = max_age
-        self._proxy = proxy
-        self._limits = Limits(response_bytes=max_response_bytes)
-        self._cleartext_http2 = cleartext_http2
-        self._jitter = jitter
+        self._options = Options(
+            ssl_context=ssl_context,
+            max_age=max_age,
+            proxy=proxy,
+            limits=Limits(response_bytes=max_response_bytes),
+            connections=connections,
+            cleartext_http2=cleartext_http2,
+            jitter=jitter,
+        )
         self._counters = Counters()
-        self._connections_opened = self._handshakes = self._retransmitted = 0
         self._origin: Origin | None = None
         self._routes: dict[Any, Route] = {}
-        self._seats = [Seat(self._connect, self._lifetime) for _ in range(connections)]
-        self._open: set[Connection] = set()
-        self._is_http1 = False
-        self._http1_until = inf  # when HTTP/2 is tried again
-        self._fallback: Fallback | None = None
-        self._runtime: Runtime | None = None
-        self._generation = _fork.generation()
-        self._worker = Worker()
-        self._resolver = Resolver(self._worker)
-        self._all_ended: Waiter | None = None  # woken when no connection is open any more
+        self._pool: Pool | None = None
         self._closed = False
 
     # ── the public face ───────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +120,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
             response.status,
             headers=list(response.headers),
             stream=httpx.ByteStream(response.body),
-            extensions={"http_version": b"HTTP/1.1" if self._is_http1 else b"HTTP/2"},
+            extensions={"http_version": b"HTTP/1.1" if self.stats().protocol == "http/1.1" else b"HTTP/2"},
         )
 
     def route(self, method: str, url: httpx.URL | str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Route:
@@ -160,7 +142,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
         to: Route,
         body: bytes = b"",
         *,
-        varying: Iterable[tuple[bytes, bytes]] = (),
+        varying: Sequence[tuple[bytes, bytes]] = (),
         lane: Lane = Lane.INTERACTIVE,
         deadline: float = inf,
         patience: Patience = PATIENT,
@@ -178,21 +160,23 @@ class Http2Transport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: see the class; httpx.DecodingError: the content coding.
         """
-        runtime = self._enter()
-        if runtime.now() >= deadline:
+        pool = self._here()
+        if pool.runtime.now() >= deadline:
             raise httpx.PoolTimeout("the deadline had passed before the request was sent")
-        extra = _encoded(varying)
-        if body:
-            extra += literals(((b"content-length", b"%d" % len(body)),))
         exchange = Exchange(
-            route=to, varying=extra, body=body, lane=lane, deadline=deadline, patience=patience
+            route=to,
+            varying=_encoded(varying, body),
+            body=body,
+            lane=lane,
+            deadline=deadline,
+            patience=patience,
         )
         del body  # a traceback with its locals shows an exchange's repr, and no content
-        response = None if self._is_http1 else await self._multiplexed(exchange, runtime)
+        response = None if pool.speaks_http1() else await self._multiplexed(exchange, pool)
         if response is None:
-            fallback = await self._http1(runtime)
+            fallback = await pool.http1()
             response = await fallback.exchange(exchange, varying)
-        return decoded(response, self._limits.response_bytes)
+        return decoded(response, self._options.limits.response_bytes)
 
     async def warm_up(self, url: httpx.URL | str) -> None:
         """Open the connection ahead of the first request.
@@ -201,47 +185,23 @@ class Http2Transport(httpx.AsyncBaseTransport):
             httpx.ConnectError, httpx.ConnectTimeout: it cannot be opened.
         """
         self._bind(httpx.URL(url))
-        runtime = self._enter()
-        if self._is_http1:
-            return
-        connection = self._seats[0].take(runtime.now())
-        await connection.changed(State.CONNECTING)
-        failure = connection.failure
-        if failure is not None and failure.why is Why.NOT_HTTP2:
-            self._fall_back(runtime.now())
-        elif failure is not None and connection.state is State.CLOSED:
-            raise exception(failure)
+        await self._here().warm_up()
 
     def stats(self) -> TransportStats:
         """Counts since the transport was made."""
-        counters = self._counters
-        return TransportStats(
-            protocol="http/1.1" if self._is_http1 else "h2",
-            connections_opened=self._connections_opened,
-            handshakes=self._handshakes + sum(each.handshaken for each in self._open),
-            streams_opened=counters.streams_opened,
-            resets_sent=counters.resets_sent,
-            retransmitted=self._retransmitted,
-            goaways=counters.goaways,
-            pings=counters.pings,
-        )
+        is_http1 = self._pool is not None and self._pool.is_http1
+        return TransportStats(protocol="http/1.1" if is_http1 else "h2", **asdict(self._counters))
 
     async def aclose(self) -> None:
         """End everything: requests in flight fail, connections say GOAWAY, sockets are closed."""
         self._closed = True
-        self._worker.stop()
-        runtime = self._runtime
-        if runtime is None or not runtime.is_current() or self._generation != _fork.generation():
-            self._forsake()
+        if self._pool is None:
             return
-        self._all_ended = runtime.waiter()
-        for connection in list(self._open):
-            connection.close()
-        with anyio.move_on_after(_CLOSING, shield=True):
-            if self._fallback is not None:
-                await self._fallback.aclose()
-            if self._open:
-                await self._all_ended
+        if self._pool.is_here:
+            await self._pool.close()
+        else:
+            self._pool.forsake()
+            self._pool = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -256,24 +216,17 @@ class Http2Transport(httpx.AsyncBaseTransport):
 
     def __repr__(self) -> str:
         where = str(self._origin) if self._origin else "unused"
-        if self._closed:
-            what = "closed"
-        elif self._is_http1:
-            what = "http/1.1"
-        else:
-            what = " ".join(
-                ["h2", *(repr(each) for each in sorted(self._open, key=lambda each: each.opened_at))]
-            )
+        what = "closed" if self._closed else repr(self._pool) if self._pool else "idle"
         return f"<Http2Transport {where} {what}>"
 
     # ── one exchange ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _multiplexed(self, exchange: Exchange, runtime: Runtime) -> Response | None:
+    async def _multiplexed(self, exchange: Exchange, pool: Pool) -> Response | None:
         """Send, and send again what was not processed. None: the server does not speak HTTP/2."""
         resent, was_stale = 0, False
         for _ in range(_MOVES):
-            exchange.waiter = runtime.waiter()
-            connection = self._connection(runtime.now())
+            exchange.waiter = pool.runtime.waiter()
+            connection = pool.take()
             connection.submit(exchange)
             try:
                 await exchange.waiter
@@ -288,12 +241,12 @@ class Http2Transport(httpx.AsyncBaseTransport):
                     pass
                 case Failure(why=Why.UNPROCESSED) if resent < RESENDS:
                     resent += 1
-                    self._retransmitted += 1
+                    self._counters.retransmitted += 1
                 case Failure(why=Why.STALE) if not was_stale:
                     was_stale = True
-                    self._retransmitted += 1
+                    self._counters.retransmitted += 1
                 case Failure(why=Why.NOT_HTTP2):
-                    self._fall_back(runtime.now())
+                    pool.fall_back()
                     return None
                 case Failure():
                     raise exception(outcome)
@@ -323,67 +276,6 @@ class Http2Transport(httpx.AsyncBaseTransport):
             self._routes[key] = to
         return varying, to
 
-    # ── connections ───────────────────────────────────────────────────────────────────────────────────────
-
-    def _connection(self, now: float) -> Connection:
-        """The least loaded seat's; one that is still empty only when the others are full."""
-        if len(self._seats) == 1:
-            return self._seats[0].take(now)
-        seated = [seat for seat in self._seats if seat.load >= 0]
-        if not seated or (len(seated) < len(self._seats) and all(seat.is_full for seat in seated)):
-            return next(seat for seat in self._seats if seat.load < 0).take(now)
-        return min(seated, key=lambda seat: seat.load).take(now)
-
-    def _connect(self) -> Connection:
-        origin, runtime = self._origin, self._runtime
-        if origin is None or runtime is None:
-            raise httpx.LocalProtocolError("no route was made yet")
-        self._connections_opened += 1
-        connection = Connection(
-            origin,
-            runtime=runtime,
-            resolver=self._resolver,
-            context=partial(self._tls_context, runtime) if origin.scheme == "https" else None,
-            limits=self._limits,
-            counters=self._counters,
-            ended=self._ended,
-        )
-        self._open.add(connection)
-        return connection
-
-    async def _tls_context(self, runtime: Runtime) -> ssl.SSLContext:
-        """One for all connections; reading the authorities takes 15 ms, so the loop does not do it."""
-        if self._context is None:
-            self._context = await self._worker.run(httpx.create_ssl_context, runtime)
-        return self._context
-
-    def _lifetime(self) -> float:
-        return self._max_age * (1 - 0.2 * self._jitter())
-
-    def _ended(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        self._handshakes += connection.handshaken
-        if self._all_ended is not None and self._runtime is not None and not self._open:
-            self._runtime.wake(self._all_ended)
-
-    def _fall_back(self, now: float) -> None:
-        """HTTP/1.1 for as long as a connection may live; then HTTP/2 is asked for again."""
-        if not self._is_http1:
-            _log.info("the server does not offer HTTP/2: HTTP/1.1 it is")
-            self._is_http1 = True
-            self._http1_until = now + self._lifetime()
-
-    async def _http1(self, runtime: Runtime) -> Fallback:
-        fallback = self._fallback
-        if fallback is None:
-            secure = self._origin is not None and self._origin.scheme == "https"
-            context = await self._tls_context(runtime) if secure else None
-            fallback = self._fallback or Fallback(context, self._proxy, self._limits.response_bytes)
-            self._fallback = fallback
-        return fallback
-
-    # ── where and when we are ─────────────────────────────────────────────────────────────────────────────
-
     def _bind(self, url: httpx.URL) -> None:
         """One origin a transport, so that credentials cannot go astray."""
         if url.scheme not in {"https", "http"}:
@@ -394,35 +286,23 @@ class Http2Transport(httpx.AsyncBaseTransport):
         elif self._origin != origin:
             raise httpx.LocalProtocolError("this transport serves another origin")
 
-    def _enter(self) -> Runtime:
-        """The running loop, after starting afresh if it is another one, or this a forked child."""
+    def _here(self) -> Pool:
+        """The pool of the running loop: a new one in another loop than before, or in a forked child."""
         if self._closed:
             raise httpx.LocalProtocolError("the transport is closed")
-        runtime, forked = self._runtime, self._generation != _fork.generation()
-        if runtime is not None and not forked and runtime.is_current():
-            if self._is_http1 and runtime.now() >= self._http1_until:
-                self._is_http1 = False
-            return runtime
-        if runtime is not None and not forked and runtime.is_alive():
-            raise httpx.LocalProtocolError("the transport is in use in another event loop: make one for each")
-        self._forsake()
-        self._generation = _fork.generation()
-        self._worker = Worker()
-        self._resolver = Resolver(self._worker)
-        self._runtime = _runtime.current()
-        is_cleartext = self._origin is not None and self._origin.scheme == "http"
-        self._is_http1 = self._proxy is not None or (is_cleartext and not self._cleartext_http2)
-        self._http1_until = inf
-        return self._runtime
-
-    def _forsake(self) -> None:
-        """Forget connections whose loop is gone."""
-        for seat in self._seats:
-            seat.forget()
-        for connection in self._open:
-            connection.forsake(forked=self._generation != _fork.generation())
-        self._open.clear()
-        self._fallback = None
+        pool = self._pool
+        if pool is not None:
+            if pool.is_here:
+                return pool
+            if pool.is_own and pool.runtime.is_alive():
+                raise httpx.LocalProtocolError(
+                    "the transport is in use in another event loop: each needs its own"
+                )
+            pool.forsake()
+        if self._origin is None:
+            raise httpx.LocalProtocolError("the route is another transport's")
+        self._pool = Pool(self._origin, self._options, self._counters)
+        return self._pool
 
 
 def _patience(timeout: Mapping[str, float | None]) -> Patience:
@@ -431,9 +311,10 @@ def _patience(timeout: Mapping[str, float | None]) -> Patience:
     return Patience(**{name: inf if value is None else value for name, value in seconds.items()})
 
 
-def _encoded(varying: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _encoded(varying: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
     """The headers of one request alone."""
     try:
-        return literals(checked(varying)) if varying else b""
+        extra = literals(checked(varying)) if varying else b""
     except HeaderError as error:
         raise httpx.LocalProtocolError(str(error)) from None
+    return literals(((b"content-length", b"%d" % len(body)),)) + extra if body else extra

@@ -4,7 +4,7 @@ from math import inf
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset
+from h2.events import DataReceived, RequestReceived, SettingsAcknowledged, StreamEnded, StreamReset
 from hyperframe.frame import GoAwayFrame
 
 from moengage_personalize.http2._headers import literals, route
@@ -43,6 +43,7 @@ class Lab:
         self.bodies = {}
         self.complete = []
         self.resets = []
+        self.acknowledged = 0
         self.settled = []
         self.wire = bytearray()  # all that the client ever sent
         if start:
@@ -80,6 +81,8 @@ class Lab:
             self.complete.append(event.stream_id)
         elif isinstance(event, StreamReset):
             self.resets.append(event.stream_id)
+        elif isinstance(event, SettingsAcknowledged):
+            self.acknowledged += 1
 
     def credit(self, event):
         self.server.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
