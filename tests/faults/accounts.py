@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -22,7 +21,6 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     yield
     give_up = time.monotonic() + 1.0
     while (_tasks() > tasks_before or _sockets() > descriptors_before) and time.monotonic() < give_up:
-        gc.collect()
         await anyio.sleep(0.01)
     assert _tasks() <= tasks_before, f"{_tasks() - tasks_before} more tasks: {asyncio.all_tasks()}"
     assert _sockets() <= descriptors_before, f"{_sockets() - descriptors_before} sockets are still open"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +74,11 @@ class Nginx:
         return f"https://localhost:{self.port}"
 
     def lines(self) -> list[list[str]]:
-        return [line.split() for line in (self.directory / "access.log").read_text().splitlines()]
+        """The log; nginx writes a line only after the answer has left, so wait until it grows no more."""
+        log, size = self.directory / "access.log", -1
+        while size != (size := log.stat().st_size):
+            time.sleep(0.05)
+        return [line.split() for line in log.read_text().splitlines()]
 
     def requests(self) -> int:
         return len(self.lines())
