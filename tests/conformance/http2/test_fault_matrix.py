@@ -1,4 +1,4 @@
-"""Every fault, on a cold, a warm and an idle connection, for a fetch and for a batch: one oracle a cell.
+"""Every fault, on a cold, a warm and an idle connection, for a fetch and a batch, on three loops: one oracle.
 
 The oracle: what comes out is the response or one typed httpx exception; the server saw as many attempts as
 stated; the caller is back by its deadline; neighbours on the same connection are unaffected where the fault
@@ -9,6 +9,7 @@ succeeds at once; the client broke no rule of the protocol; nothing is left behi
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,10 @@ import anyio
 import attrs
 import httpx
 import pytest
-from faults.server import FaultServer
-from faults.subject import BATCH_BODY, FETCH_BODY, Lane, Result, attempt
+from faults.certificates import Certificates
+from faults.loops import LOOPS_AND_TRIO
+from faults.server import FaultServer, FaultServerProcess, ServerConfig
+from faults.subject import BATCH_BODY, FETCH_BODY, Lane, Result, attempt, attempt_all
 
 pytestmark = [pytest.mark.conformance, pytest.mark.anyio]
 
@@ -137,21 +140,22 @@ FAULTS = [
 ]  # fmt: skip
 
 CELLS = [
-    pytest.param(fault, temperature, lane, id=f"{fault}-{temperature}-{lane}")
+    pytest.param(fault, temperature, lane, loop.values[0], id=f"{fault}-{temperature}-{lane}-{loop.id}")
     for fault in FAULTS
     for temperature in ("cold", "warm", "idle")
-    for lane in ("interactive", "bulk")
     if temperature == "warm" or not fault.warm_only
-    if temperature != "idle"
-    or lane == "interactive"  # idleness takes a second each; the lane changes nothing in it
+    for lane in ("interactive", "bulk")
+    for loop in LOOPS_AND_TRIO
+    # Idleness takes a second each, for either lane and on any loop.
+    if temperature != "idle" or (lane == "interactive" and loop.id == "asyncio")
 ]
 
 _worst = 0.0
 
 
-@pytest.mark.parametrize(("fault", "temperature", "lane"), CELLS)
+@pytest.mark.parametrize(("fault", "temperature", "lane", "anyio_backend"), CELLS)
 async def test_a_fault_has_its_one_outcome_and_touches_nobody_else(
-    server: FaultServer, transport: Any, fault: Fault, temperature: str, lane: Lane
+    server: FaultServer, transport: Any, fault: Fault, temperature: str, lane: Lane, anyio_backend: Any
 ) -> None:
     neighbours: list[Result] = []
 
@@ -340,3 +344,68 @@ async def test_the_stream_limit_may_fall_while_requests_wait(server: FaultServer
         assert (await attempt(it, server.url + "/ok")).ok
         assert time.monotonic() - began < 1.0
     assert server.seen.accepted == 1
+
+
+async def test_a_server_that_allows_no_stream_for_now_is_waited_for_within_the_deadline(
+    server: FaultServer, transport: Any
+) -> None:
+    async with transport() as it:
+        assert (await attempt(it, server.url + "/settings?streams=0")).ok
+        result = await attempt(it, server.url + "/ok?cell=never", deadline=PATIENCE)
+        assert isinstance(result.outcome, httpx.TimeoutException), result
+        _on_time(result, PATIENCE)
+    assert server.seen.requests["never"] == 0
+
+
+@pytest.mark.parametrize("streams", [1, 5])
+async def test_a_cold_burst_keeps_to_a_stream_limit_that_it_has_not_heard_of_yet(
+    certificates: Certificates, transport: Any, streams: int
+) -> None:
+    """A server on h2 (Hypercorn, say) ends the connection over one stream too many, before its SETTINGS too."""
+    config = ServerConfig(certificates=str(certificates.directory), max_concurrent_streams=streams)
+    with FaultServer(config) as server:
+        async with transport() as it:
+            results = await attempt_all(it, [server.url + "/ok?ms=5"] * 50, deadline=5.0)
+        assert [result.ok for result in results] == [True] * 50, results[-1]
+        assert server.seen.violations == []
+
+
+async def test_1000_stuck_streams_beyond_the_budget_of_resets_do_not_shut_out_the_next_caller(
+    server: FaultServer, transport: Any, report: Callable[[str], None]
+) -> None:
+    """What may not be reset and never ends fills a connection: it gets a successor before anybody must wait."""
+    async with transport() as it:
+        for _ in range(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(100):
+                    group.start_soon(_abandon, it, server.url + "/hang")
+            healthy = await attempt(it, server.url + "/ok?cell=healthy", deadline=1.0)
+            assert healthy.ok, healthy
+            assert healthy.seconds <= 0.5
+    seen = server.seen
+    report(f"{seen.streams} streams, {seen.resets} resets, {seen.accepted} connections")
+    assert seen.requests["healthy"] == 10
+    assert seen.accepted <= 10
+
+
+async def _abandon(transport: Any, url: str) -> None:
+    with anyio.move_on_after(0.05):
+        await attempt(transport, url)
+
+
+@pytest.mark.parametrize("path", ["/gzip?kb=60000", "/gzip?kb=60000&layers=2", "/huge?kb=60000"])
+async def test_a_bomb_costs_memory_for_its_limit_and_not_for_its_size(
+    server_process: FaultServerProcess, transport: Any, report: Callable[[str], None], path: str
+) -> None:
+    async with transport() as it:
+        assert (await attempt(it, server_process.url + "/ok")).ok
+        assert not (await attempt(it, server_process.url + path, deadline=10.0)).ok
+        tracemalloc.start()
+        try:
+            result = await attempt(it, server_process.url + path, deadline=10.0)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert isinstance(result.outcome, OVER_LIMIT), result
+    report(f"{peak / 1024:.0f} KiB at most")
+    assert peak <= 6 * 1024 * 1024
