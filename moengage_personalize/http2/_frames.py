@@ -1,8 +1,8 @@
 """The frame layer, as much of it as a client's hot path needs (RFC 9113, section 4).
 
-Every frame is nine octets of header and a payload. This module cuts a byte stream into frames and builds the
-five kinds that the machine writes itself. It holds no state of a connection, and the invariant is only this:
-whatever the splits of the input, the frames that come out, joined, are the bytes that went in.
+Every frame is nine octets of header and a payload. This module cuts a byte stream into frames and builds
+the five kinds that the machine writes itself. It holds no state of a connection, and the invariant is only
+this: whatever the splits of the input, the frames that come out, joined, are the bytes that went in.
 """
 
 from __future__ import annotations

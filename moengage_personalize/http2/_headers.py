@@ -10,11 +10,10 @@ The invariants, on either side:
 
 1. The memory holds only blocks that left the table untouched, and it is emptied when the table changes.
 2. While a change of the table's size is still to be announced, nothing comes from the memory: the
-   announcement
-   has to stand at the front of the next block.
-3. What varies from request to request (`content-length`, `traceparent`), and what is secret, never enters the
-   table: it is appended as literals, which leave the table alone. Secrets are marked "never indexed" for the
-   proxies on the way, and hpack's own debug log never sees them.
+   announcement has to stand at the front of the next block.
+3. What varies from request to request (`content-length`, `traceparent`), and what is secret, never enters
+   the table: it is appended as literals, which leave the table alone. Secrets are marked "never indexed"
+   for the proxies on the way, and hpack's own debug log never sees them.
 
 A response's block is checked when it is first seen; the memory holds the verdict. A block over the limit is
 still decoded to its end, within a bound, since the table is the connection's: the error is that one

@@ -123,11 +123,11 @@ class Inbound:
                     yield event
         except wire.FrameTooLargeError:
             raise ViolationError(ErrorCodes.FRAME_SIZE_ERROR, "a frame is too large") from None
-        except HPACKError as error:
-            raise ViolationError(ErrorCodes.COMPRESSION_ERROR, "a header block cannot be decoded") from error
+        except HPACKError:
+            raise ViolationError(ErrorCodes.COMPRESSION_ERROR, "a header block cannot be decoded") from None
         except ProtocolError as error:
             detail = "a SETTINGS or PING frame is malformed"
-            raise ViolationError(ErrorCodes(error.error_code), detail) from error
+            raise ViolationError(ErrorCodes(error.error_code), detail) from None
 
     def _event(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Event | None:
         if self._block is not None or kind == wire.CONTINUATION:

@@ -12,7 +12,8 @@ reasons measured or read in 4.4.1:
 - It answers every frame still under way on a stream that we reset with one more RST_STREAM; servers on
   nghttp2 count those against us. Here such frames are dropped, and counted as oddities (a flood ends the
   connection).
-- Its streams and frames cost about 75 µs a request beside HPACK, two thirds of what a whole request may cost.
+- Its streams and frames cost about 75 µs a request beside HPACK, two thirds of what a whole request may
+  cost.
 
 This is safe because a client needs little of a stream's life cycle: it opens, it half-closes, and the peer
 sends HEADERS, DATA and at most one more HEADERS. The tests play this machine against h2's server, which
@@ -23,17 +24,14 @@ checks every byte of ours, and beside h2's client over the same bytes.
 1. Every exchange submitted meets exactly one end, a `Response` or a `Failure`, and `settled` hands it out
    once.
 2. A stream's id is taken, its headers are compressed and its HEADERS are appended to the output in one
-   step: ids
-   ascend on the wire, and blocks stand there in the order of their compression.
-3. Flow control is conserved. What we send is `_lanes`' business. What we receive comes back as credit of the
+   step: ids ascend on the wire, and blocks stand there in the order of their compression.
+3. Flow control is conserved (`_lanes`, `_credit`). What we receive comes back as credit of the
    connection, whatever became of its stream, once half of the window is used.
 4. What happens to one stream (a reset, a deadline, a malformed response) changes no other stream's bytes.
 5. Resets stay within their budget. Beyond it a stream that nobody wants is left to finish: its exchange has
-   its
-   outcome and is ABANDONED.
+   its outcome and is ABANDONED.
 6. The life goes CONNECTING → SERVING → DRAINING → CLOSED, never back. Only SERVING opens streams; what is
-   still
-   queued when it ends is handed back as MOVED.
+   still queued when it ends is handed back as MOVED.
 """
 
 from __future__ import annotations
@@ -50,6 +48,7 @@ from h2.errors import ErrorCodes
 from . import _frames as wire
 from ._budget import Budget
 from ._control import UNLIMITED, ControlChannel, PeerSettings, Pong, SettingsTaken
+from ._credit import Credit
 from ._deadlines import Deadlines
 from ._inbound import (
     ControlCame,
@@ -65,10 +64,10 @@ from ._inbound import (
 )
 from ._lanes import DEFAULT_WINDOW, Lanes
 from ._liveness import Advice, Liveness
-from ._stream import Exchange, Failure, Lane, Outcome, Phase, Response, Why
+from ._response import complete, take_data, take_head
+from ._stream import Exchange, Failure, Lane, Outcome, Phase, Why
 
 _HIGHEST_STREAM_ID: Final = 2**31 - 1
-_NO_BODY: Final = frozenset((204, 304))
 _STUCK: Final = 0.5  # seconds after which a stream that nobody waits for is not just slow
 _MANY_STREAMS: Final = 1000  # what counts as the limit where the peer has none
 
@@ -141,8 +140,7 @@ class Machine:
         self._started_at = now
         self._reused = False  # what is in flight was sent after a rest …
         self._heard = False  # … and this is whether anything came since
-        self._room = limits.connection_window
-        self._consumed = 0
+        self._credit = Credit(limits.connection_window)
         self._resets = Budget(limits.resets, limits.resets_per_second, now)
         self._oddities = Budget(limits.oddities, limits.oddities_per_second, now)
         self._ping = 0
@@ -283,7 +281,7 @@ class Machine:
                 if self.state is State.DRAINING and not self.in_flight:
                     break  # that was the last thing worth hearing
         except ViolationError as error:
-            self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {error}", error), error.code)
+            self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {error}"), error.code)
         self._settle_down(now)
 
     # ── streams ───────────────────────────────────────────────────────────────────────────────────────────
@@ -469,37 +467,22 @@ class Machine:
         return exchange
 
     def _on_data(self, event: DataCame, now: float) -> None:
-        self._give_credit(event.size)
+        back = self._credit.use(event.size)
+        if self._credit.room < 0:
+            raise ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "it exceeded the connection's window")
+        if back:
+            self._out.append(wire.window_update(0, back))
         exchange = self._stream(event.stream_id, now)
         if exchange is None or self._is_unheard(exchange, event, now):
             return
-        exchange.room -= event.size
-        exchange.received += len(event.data)
-        problem = self._problem(exchange)
-        if problem is not None:
-            self._refuse(exchange, problem, ended=event.ended, now=now)
-            return
-        exchange.chunks.append(event.data)
-        if event.ended:
-            self._complete(exchange, now)
-            return
+        problem = take_data(exchange, event, self._limits.response_bytes)
+        self._took(exchange, problem, ended=event.ended, now=now)
         padding = event.size - len(event.data)
-        if padding:
+        if padding and not event.ended and problem is None:
             self._out.append(wire.window_update(event.stream_id, padding))
             exchange.room += padding
-        if not event.data:
+        if not event.data and not event.ended:
             self._odd(now)
-        self._progressed(exchange, now)
-
-    def _give_credit(self, size: int) -> None:
-        self._room -= size
-        if self._room < 0:
-            raise ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "it exceeded the connection's window")
-        self._consumed += size
-        if self._consumed * 2 >= self._limits.connection_window:
-            self._out.append(wire.window_update(0, self._consumed))
-            self._room += self._consumed
-            self._consumed = 0
 
     def _is_unheard(self, exchange: Exchange, event: DataCame | HeadersCame, now: float) -> bool:
         """Whether nobody waits for this stream; if it has ended, that is the end of it."""
@@ -509,67 +492,24 @@ class Machine:
             self._finish(exchange, now)
         return True
 
-    def _problem(self, exchange: Exchange) -> Failure | None:
-        """What is wrong with the body so far."""
-        if not exchange.status:
-            return Failure(Why.MALFORMED, "the response's body came before its headers")
-        if exchange.received > self._limits.response_bytes:
-            return Failure(Why.TOO_LARGE, f"the response is larger than {self._limits.response_bytes} bytes")
-        if exchange.expected is not None and exchange.received > exchange.expected:
-            return Failure(Why.MALFORMED, "the response is longer than its content-length")
-        if exchange.room < 0:
-            return Failure(Why.MALFORMED, "the response exceeds its flow-control window")
-        return None
-
     def _on_headers(self, event: HeadersCame, now: float) -> None:
         exchange = self._stream(event.stream_id, now)
         if exchange is None or self._is_unheard(exchange, event, now):
             return
-        problem = self._take_head(exchange, event, now)
-        if problem is not None:
-            self._refuse(exchange, problem, ended=event.ended, now=now)
-        elif event.ended:
-            self._complete(exchange, now)
+        problem = take_head(exchange, event, self._limits.response_bytes)
+        self._took(exchange, problem, ended=event.ended, now=now)
+        if not exchange.status:
+            self._odd(now)
+
+    def _took(self, exchange: Exchange, problem: Failure | None, *, ended: bool, now: float) -> None:
+        """A piece of a response came, and is fine or not; perhaps it was the last."""
+        if ended:
+            self._end(exchange, problem or complete(exchange))
+            self._finish(exchange, now)
+        elif problem is not None:
+            self._drop(exchange, problem, ErrorCodes.CANCEL, now)
         else:
             self._progressed(exchange, now)
-
-    def _take_head(self, exchange: Exchange, event: HeadersCame, now: float) -> Failure | None:
-        """Note what a header block says, or say what is wrong with it."""
-        head = event.head
-        if head.problem is not None:
-            why = Why.TOO_LARGE if head.too_large else Why.MALFORMED
-            return Failure(why, f"the response is malformed: {head.problem}")
-        if exchange.status:  # trailers, which nobody asked for
-            fine = event.ended and not head.status
-            return None if fine else Failure(Why.MALFORMED, "the response has a second header block")
-        if head.status < 200:  # 0: no status at all
-            self._odd(now)
-            fine = not event.ended and head.status not in {0, 101}
-            return None if fine else Failure(Why.MALFORMED, "the response has no final status")
-        exchange.status, exchange.headers = head.status, head.headers
-        is_bare = exchange.route.method == b"HEAD" or head.status in _NO_BODY
-        exchange.expected = 0 if is_bare else head.content_length
-        if (exchange.expected or 0) > self._limits.response_bytes:
-            return Failure(Why.TOO_LARGE, f"the response is larger than {self._limits.response_bytes} bytes")
-        return None
-
-    def _refuse(self, exchange: Exchange, problem: Failure, *, ended: bool, now: float) -> None:
-        """A response that we will not take: its stream ends here, if it has not ended by itself."""
-        if ended:
-            self._end(exchange, problem)
-            self._finish(exchange, now)
-        else:
-            self._drop(exchange, problem, ErrorCodes.CANCEL, now)
-
-    def _complete(self, exchange: Exchange, now: float) -> None:
-        """The peer has said all it will say."""
-        outcome: Outcome = Failure(Why.MALFORMED, "the response is shorter than its content-length")
-        if exchange.expected is None or exchange.received == exchange.expected:
-            chunks = exchange.chunks
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            outcome = Response(exchange.status, exchange.headers, body)
-        self._end(exchange, outcome)
-        self._finish(exchange, now)
 
     def _finish(self, exchange: Exchange, now: float) -> None:
         """The peer has ended its side. After an early answer, such as 413, so do we (RFC 9113, 8.1)."""

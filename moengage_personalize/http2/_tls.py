@@ -53,8 +53,6 @@ class TlsPipe:
                 chunks.append(chunk)
         except ssl.SSLWantReadError:
             return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        except ssl.SSLZeroReturnError:
-            pass
         return b"".join(chunks) or None
 
     def seal(self, data: bytes) -> bytes:

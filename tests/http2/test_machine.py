@@ -611,7 +611,7 @@ def test_a_huge_window_keeps_a_mebibyte_from_the_bulk_lane():
 def test_a_peer_that_exceeds_the_connections_window_loses_it():
     lab = Lab(limits=Limits(connection_window=70_000))
     lab.send()
-    lab.machine._room = 10
+    lab.machine._credit.used = 69_990
     lab.to_client(raw(HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 11)))
     assert lab.machine.state is State.CLOSED
 

@@ -120,6 +120,7 @@ def test_a_cancelled_caller_resets_its_own_stream(run, server):
 def test_a_deadline_ends_one_request_and_touches_no_other(run, server):
     async def test():
         async with transport() as client:
+            await client.warm_up(server.origin)
             with pytest.raises(httpx.ReadTimeout):
                 await get(client, server, "/hang", deadline=after(0.05))
             assert (await get(client, server)).body == b"ok"
