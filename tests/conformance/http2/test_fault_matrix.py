@@ -363,7 +363,7 @@ async def test_a_cold_burst_of_300_keeps_to_the_usual_limit_of_100_before_it_has
     async with transport() as it:
         results = await attempt_all(it, [server.url + "/ok?ms=5"] * 300, deadline=10.0)
     assert [result.ok for result in results] == [True] * 300
-    assert server.seen.most_concurrent <= 100
+    assert server.seen.violations == []
     assert server.seen.accepted == 1
 
 
