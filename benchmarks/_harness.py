@@ -39,7 +39,7 @@ def median(samples: Sequence[Sample]) -> Sample:
     """Field by field; errors are added up."""
 
     def middle(field: str) -> float:
-        return statistics.median(getattr(sample, field) for sample in samples)
+        return float(statistics.median(getattr(sample, field) for sample in samples))
 
     return Sample(
         cpu_us=middle("cpu_us"),

@@ -314,8 +314,10 @@ def test_a_resolver_stuck_for_5_s_callers_leave_in_time_to_thread_is_not_delayed
 
     Three tries may be taken on a busy machine: where something waits for the resolver, each takes seconds.
     """
-    for _ in range(3):
+    tries: list[dict[str, float]] = []
+    while len(tries) < 3:
         numbers = _with_a_stuck_resolver()
+        tries.append(numbers)
         report(", ".join(f"{key} {value:.3f} s" for key, value in numbers.items()))
         if (
             numbers["slowest_caller"] <= 0.45
@@ -323,7 +325,7 @@ def test_a_resolver_stuck_for_5_s_callers_leave_in_time_to_thread_is_not_delayed
             and numbers["exit"] <= 0.3
         ):
             return
-    pytest.fail(f"{numbers}")
+    pytest.fail(f"{tries}")
 
 
 def _with_a_stuck_resolver() -> dict[str, float]:
