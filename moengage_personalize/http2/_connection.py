@@ -19,10 +19,11 @@ from attrs import frozen
 
 from . import _fork
 from ._dial import dial
-from ._machine import Counters, Limits, Machine, State
+from ._machine import Machine
 from ._resolver import Resolver
 from ._runtime import Handle, Link, Runtime, Waiter
 from ._stream import Exchange, Failure, Why
+from ._terms import Counters, Limits, State
 from ._tls import TlsPipe
 
 CONNECT_LIMIT: Final = 5.0

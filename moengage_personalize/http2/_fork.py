@@ -36,5 +36,5 @@ def _in_child() -> None:
     _sockets.clear()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
     os.register_at_fork(after_in_child=_in_child)

@@ -36,20 +36,15 @@ checks every byte of ours, and beside h2's client over the same bytes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from enum import IntEnum
-from itertools import islice
 from math import inf
-from typing import Final, assert_never
+from typing import assert_never
 
-from attrs import define, frozen
 from h2.errors import ErrorCodes
 
 from . import _frames as wire
 from ._budget import Budget
 from ._control import UNLIMITED, ControlChannel, PeerSettings, Pong, SettingsTaken
 from ._credit import Credit
-from ._deadlines import Deadlines
 from ._inbound import (
     ControlCame,
     CreditCame,
@@ -62,49 +57,12 @@ from ._inbound import (
     StreamReset,
     ViolationError,
 )
-from ._lanes import DEFAULT_WINDOW, Lanes
+from ._lanes import DEFAULT_WINDOW
 from ._liveness import Advice, Liveness
 from ._response import complete, take_data, take_head
-from ._stream import Exchange, Failure, Lane, Outcome, Phase, Why
-
-_HIGHEST_STREAM_ID: Final = 2**31 - 1
-_STUCK: Final = 0.5  # seconds after which a stream that nobody waits for is not just slow
-_MANY_STREAMS: Final = 1000  # what counts as the limit where the peer has none
-
-
-class State(IntEnum):
-    """How far the connection is in its life."""
-
-    CONNECTING = 0
-    SERVING = 1
-    DRAINING = 2  # opens no streams; those that are open may finish
-    CLOSED = 3
-
-
-@frozen(kw_only=True)
-class Limits:
-    """What we put up with, and what we ask of the peer."""
-
-    response_bytes: int = 1_048_576  # one body, as it is on the wire
-    connection_window: int = 16 * 1_048_576  # credit for 16 such bodies before any has to come back
-    resets: float = 500  # at once: servers on nghttp2 end a connection at about 1,000 …
-    resets_per_second: float = 15  # … or 33 a second
-    oddities: float = 2_000  # frames at once that carry nothing for us: SETTINGS, PING, empty DATA, strays
-    oddities_per_second: float = 200
-    streams_at_first: int = 100  # what is opened before the peer's SETTINGS say how many may be
-
-
-@define(kw_only=True)
-class Counters:
-    """What happened, over all connections that share it."""
-
-    connections_opened: int = 0
-    handshakes: int = 0
-    streams_opened: int = 0
-    resets_sent: int = 0
-    retransmitted: int = 0
-    goaways: int = 0
-    pings: int = 0
+from ._stream import Exchange, Failure, Lane, Phase, Why
+from ._streams import Streams
+from ._terms import Counters, Limits, State
 
 
 class Machine:
@@ -122,26 +80,15 @@ class Machine:
         self.liveness = Liveness(heard_at=now)
         self._limits = limits
         self._counters = counters
-        self._stream_window = limits.response_bytes + DEFAULT_WINDOW  # a body within the limit needs no more
-        self._control = ControlChannel(self._stream_window)
-        self._encoder = self._control.encoder
-        self._inbound = Inbound(self._control, self._control.decoder)
-        self._lanes = Lanes()
-        self._deadlines = Deadlines()
         self._out: list[bytes] = []
-        self._settled: list[Exchange] = []
-        self._queue: OrderedDict[Exchange, None] = OrderedDict()
-        self._streams: dict[int, Exchange] = {}  # OPEN and ABANDONED
-        self._abandoned: dict[int, Exchange] = {}
-        self._next_id = 1
-        self._last_id = _HIGHEST_STREAM_ID  # the last that the peer will process
-        self._stream_limit = limits.streams_at_first
+        self._control = ControlChannel(limits.response_bytes + DEFAULT_WINDOW)
+        self._streams = Streams(now, limits, counters, self._control.encoder, self._out)
+        self._inbound = Inbound(self._control, self._control.decoder)
         self._introduced = False  # the peer's SETTINGS came
         self._started_at = now
         self._reused = False  # what is in flight was sent after a rest …
         self._heard = False  # … and this is whether anything came since
         self._credit = Credit(limits.connection_window)
-        self._resets = Budget(limits.resets, limits.resets_per_second, now)
         self._oddities = Budget(limits.oddities, limits.oddities_per_second, now)
         self._ping = 0
 
@@ -149,45 +96,39 @@ class Machine:
 
     def is_accepting(self, now: float) -> bool:
         """Whether a new exchange is better off here than on a new connection."""
-        return self.state <= State.SERVING and now < self._clogged_at
-
-    @property
-    def _clogged_at(self) -> float:
-        """When half of the streams are, or were, stuck: nobody waits for them, and no budget resets them."""
-        half = max(1, (min(self._stream_limit, _MANY_STREAMS) + 1) // 2)
-        if len(self._abandoned) < half:
-            return inf
-        return next(islice(self._abandoned.values(), half - 1, None)).abandoned_at + _STUCK
+        return self.state <= State.SERVING and now < self._streams.clogged_at
 
     @property
     def in_flight(self) -> int:
         """Open streams that somebody waits for."""
-        return len(self._streams) - len(self._abandoned)
+        return self._streams.in_flight
 
     @property
     def queued(self) -> int:
         """Exchanges that wait for a stream."""
-        return len(self._queue)
+        return len(self._streams.queue)
 
     @property
     def wake_at(self) -> float:
         """When to call `tick`, at the latest; `inf`: never."""
         if self.state is State.CLOSED:
             return inf
-        return min(self._deadlines.next_at, self.liveness.wake_at, self._clogged_at if self._queue else inf)
+        return min(
+            self._streams.deadlines.next_at,
+            self.liveness.wake_at,
+            self._streams.clogged_at if self._streams.queue else inf,
+        )
 
     def settled(self) -> list[Exchange]:
         """Those that met their end since the last call."""
-        result, self._settled = self._settled, []
-        return result
+        return self._streams.settled()
 
     def outgoing(self, now: float) -> bytes:
         """All bytes that may be sent now. They must be sent, in order, or the connection be given up."""
-        if self._queue and self.state is State.SERVING:
+        if self.state is State.SERVING:
             self._admit(now)
         if self.state in {State.SERVING, State.DRAINING}:
-            for exchange in self._lanes.fill(self._out):
-                self._progressed(exchange, now)
+            self._streams.send_bodies(now)
         data = b"".join(self._out)
         self._out.clear()
         return data
@@ -195,13 +136,14 @@ class Machine:
     @property
     def has_output(self) -> bool:
         """Whether `outgoing` may have something to say."""
-        has_room = self._abandoned or len(self._streams) < self._stream_limit
-        return bool(self._out or (self._queue and has_room) or self._lanes.is_ready)
+        streams = self._streams
+        return bool(self._out or (streams.queue and streams.has_room) or streams.lanes.is_ready)
 
     def __repr__(self) -> str:
         return (
             f"<{self.state.name.lower()} streams={self.in_flight} queued={self.queued}"
-            f" abandoned={len(self._abandoned)} limit={self._stream_limit} window={self._lanes.window}>"
+            f" abandoned={len(self._streams.abandoned)} limit={self._streams.limit}"
+            f" window={self._streams.lanes.window}>"
         )
 
     # ── commands ──────────────────────────────────────────────────────────────────────────────────────────
@@ -212,29 +154,28 @@ class Machine:
         self._started_at = now
         self._out.append(self._control.preface())
         self._out.append(wire.window_update(0, self._limits.connection_window - DEFAULT_WINDOW))
-        for exchange in self._queue:
-            self._deadlines.set(exchange, min(exchange.deadline, now + exchange.patience.pool))
+        for exchange in self._streams.queue:
+            self._streams.deadlines.set(exchange, min(exchange.deadline, now + exchange.patience.pool))
 
     def submit(self, exchange: Exchange, now: float) -> None:
         """Take an exchange on: at once if there is a stream for it, otherwise when its turn comes."""
         if self.state >= State.DRAINING:
-            self._end(exchange, Failure(Why.MOVED, "the connection takes no new requests"))
+            self._streams.end(exchange, Failure(Why.MOVED, "the connection takes no new requests"))
         else:
-            patience = exchange.patience
-            wait = patience.connect if self.state is State.CONNECTING else patience.pool
-            self._deadlines.set(exchange, min(exchange.deadline, now + wait))
-            self._queue[exchange] = None
+            is_early = self.state is State.CONNECTING
+            wait = exchange.patience.connect if is_early else exchange.patience.pool
+            self._streams.enqueue(exchange, wait, now)
 
     def abandon(self, exchange: Exchange, now: float) -> None:
         """Its caller has gone: give back its stream, its credit and its place."""
-        self._drop(exchange, Failure(Why.CANCELLED, "the caller left"), ErrorCodes.CANCEL, now)
+        self._streams.drop(exchange, Failure(Why.CANCELLED, "the caller left"), now)
         self._settle_down(now)
 
     def drain(self, now: float) -> None:
         """Take nothing new; close when the last open stream has ended."""
         if self.state < State.DRAINING:
             self.state = State.DRAINING
-            self._move_queue("the connection takes no new requests")
+            self._streams.move_queue("the connection takes no new requests")
             self._settle_down(now)
 
     def close(self) -> None:
@@ -249,24 +190,21 @@ class Machine:
         """Time has passed."""
         if self.state is State.CLOSED:
             return
-        for exchange in self._deadlines.due(now):
+        for exchange in self._streams.deadlines.due(now):
             if exchange.phase is Phase.OPEN and exchange.uploading and exchange.lane is Lane.BULK:
                 self.drain(now)  # the peer withholds credit for good, it seems: a new connection has some
-            self._drop(exchange, self._out_of_time(exchange), ErrorCodes.CANCEL, now)
-        while self._abandoned and self._resets.is_half_full(now) and self._make_room(now):
-            pass  # the budget has recovered: spare the peer what nobody wants
-        if now >= self._clogged_at:
+            self._streams.drop(exchange, self._out_of_time(exchange), now)
+        self._streams.spare(now)
+        if now >= self._streams.clogged_at:
             self.drain(now)
-        match self.liveness.advise(now):
-            case Advice.PING:
-                self._send_ping(now)
-            case Advice.SUSPECT:
-                self.drain(now)
-            case Advice.LOST:
-                silence = Failure(Why.LOST, "the server fell silent and did not answer a PING")
-                self._close(silence, ErrorCodes.NO_ERROR)
-            case Advice.WAIT:
-                pass
+        advice = self.liveness.advise(now)
+        if advice is Advice.PING:
+            self._send_ping(now)
+        elif advice is Advice.SUSPECT:
+            self.drain(now)
+        elif advice is Advice.LOST:
+            silence = Failure(Why.LOST, "the server fell silent and did not answer a PING")
+            self._close(silence, ErrorCodes.NO_ERROR)
         self._settle_down(now)
 
     def receive(self, data: bytes, now: float) -> None:
@@ -284,90 +222,21 @@ class Machine:
             self._close(Failure(Why.MALFORMED, f"the server broke the protocol: {error}"), error.code)
         self._settle_down(now)
 
-    # ── streams ───────────────────────────────────────────────────────────────────────────────────────────
-
-    def _open(self, exchange: Exchange, now: float) -> None:
-        if not self.in_flight:
-            self._reused, self._heard = self._introduced, False
-        if self.liveness.asked(now):
-            self._send_ping(now)
-        stream_id = exchange.stream_id = self._next_id
-        self._next_id += 2
-        exchange.phase = Phase.OPEN
-        exchange.room = self._stream_window
-        self._streams[stream_id] = exchange
-        self._counters.streams_opened += 1
-        self._oddities.give(4)
-        block = self._encoder.block(exchange.route, exchange.varying)
-        self._out.append(wire.headers(stream_id, block, end_stream=not exchange.body))
-        if exchange.body:
-            self._lanes.enter(exchange, self._out)
-        wait = exchange.patience.write if exchange.uploading else exchange.patience.read
-        self._deadlines.set(exchange, min(exchange.deadline, now + wait))
-
     def _admit(self, now: float) -> None:
         """Open streams for those that wait, in order, as far as there is room.
 
         Only just before output, so that whoever leaves in the same turn of the loop has cost no stream.
         """
-        while self._queue and self.state is State.SERVING:
-            while len(self._streams) >= self._stream_limit and self._make_room(now):
-                pass
-            if len(self._streams) >= self._stream_limit:
-                return
-            if self._next_id > _HIGHEST_STREAM_ID:
+        while self._streams.is_ready(now):
+            if self._streams.is_exhausted:
                 self.drain(now)
                 return
-            exchange, _ = self._queue.popitem(last=False)
-            self._open(exchange, now)
-
-    def _make_room(self, now: float) -> bool:
-        """Reset the oldest stream that nobody wants, if there is one and the budget has recovered."""
-        if not self._abandoned or not self._resets.take(now):
-            return False
-        self._reset(next(iter(self._abandoned.values())), ErrorCodes.CANCEL)
-        return True
-
-    def _drop(self, exchange: Exchange, outcome: Outcome, code: ErrorCodes, now: float) -> None:
-        """End an exchange before its stream: reset that within the budget, or leave it to finish."""
-        phase = exchange.phase
-        if phase in {Phase.OPEN, Phase.QUEUED}:
-            self._end(exchange, outcome)
-        if phase is Phase.OPEN:
-            self._abandon(exchange, code, now)
-
-    def _abandon(self, exchange: Exchange, code: ErrorCodes, now: float) -> None:
-        """Its stream is of no use any more."""
-        exchange.phase, exchange.abandoned_at = Phase.ABANDONED, now
-        self._abandoned[exchange.stream_id] = exchange
-        if self._resets.take(now):
-            self._reset(exchange, code)
-        else:
-            self._lanes.demote(exchange)
-
-    def _reset(self, exchange: Exchange, code: ErrorCodes) -> None:
-        self._out.append(wire.rst_stream(exchange.stream_id, code))
-        self._counters.resets_sent += 1
-        self._forget(exchange)
-
-    def _forget(self, exchange: Exchange) -> None:
-        """Its stream is closed on the wire."""
-        del self._streams[exchange.stream_id]
-        self._abandoned.pop(exchange.stream_id, None)
-        self._lanes.leave(exchange)
-        exchange.phase = Phase.ENDED
-
-    def _end(self, exchange: Exchange, outcome: Outcome) -> None:
-        """The one place where an exchange gets its outcome."""
-        self._queue.pop(exchange, None)
-        self._deadlines.discard(exchange)
-        exchange.outcome, exchange.phase, exchange.chunks = outcome, Phase.ENDED, []
-        self._settled.append(exchange)
-
-    def _ended_by_peer(self, exchange: Exchange, outcome: Outcome) -> None:
-        if exchange.phase is Phase.OPEN:
-            self._end(exchange, outcome)
-        self._forget(exchange)
+            if not self._streams.in_flight:
+                self._reused, self._heard = self._introduced, False
+            if self.liveness.asked(now):
+                self._send_ping(now)
+            self._oddities.give(4)
+            self._streams.open_next(now)
 
     def _settle_down(self, now: float) -> None:
         """After any change: notice that nothing is in flight, and finish draining."""
@@ -377,10 +246,6 @@ class Machine:
             if self.state is State.DRAINING:
                 self._close(Failure(Why.CLOSED, "drained"), ErrorCodes.NO_ERROR)
 
-    def _move_queue(self, detail: str) -> None:
-        for exchange in list(self._queue):
-            self._end(exchange, Failure(Why.MOVED, detail))
-
     def _close(self, failure: Failure, code: ErrorCodes | None) -> None:
         if self.state is State.CLOSED:
             return
@@ -389,24 +254,18 @@ class Machine:
             self._out.clear()
         elif was is not State.CONNECTING:
             self._out.append(self._control.goodbye(code))
-        for exchange in list(self._queue):
+        for exchange in list(self._streams.queue):
             moved = was is not State.CONNECTING and failure.why is not Why.CLOSED
-            self._end(exchange, Failure(Why.MOVED, "never sent") if moved else failure)
-        stale = failure.why is Why.LOST and self._reused and not self._heard
-        for exchange in list(self._streams.values()):
-            self._ended_by_peer(
+            self._streams.end(exchange, Failure(Why.MOVED, "never sent") if moved else failure)
+        # Closed under the first request after a rest: the server had gone before it came. Silence is not
+        # that: then the server may well have acted on it.
+        stale = code is None and failure.why is Why.LOST and self._reused and not self._heard
+        for exchange in list(self._streams.open.values()):
+            self._streams.ended_by_peer(
                 exchange, Failure(Why.STALE, failure.detail, failure.cause) if stale else failure
             )
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _progressed(self, exchange: Exchange, now: float) -> None:
-        """Its patience starts anew; or, sent to its end after the answer came, it is done with."""
-        if exchange.answered and not exchange.uploading:
-            self._forget(exchange)
-        elif exchange.phase is Phase.OPEN:
-            wait = exchange.patience.write if exchange.uploading else exchange.patience.read
-            self._deadlines.set(exchange, min(exchange.deadline, now + wait))
 
     def _out_of_time(self, exchange: Exchange) -> Failure:
         if exchange.phase is Phase.QUEUED:
@@ -437,7 +296,7 @@ class Machine:
             case HeadersCame():
                 self._on_headers(event, now)
             case CreditCame(stream_id=0, increment=increment):
-                if not increment or not self._lanes.credit(increment):
+                if not increment or not self._streams.lanes.credit(increment):
                     raise ViolationError(
                         ErrorCodes.FLOW_CONTROL_ERROR, "a window opened by nothing, or too far"
                     )
@@ -459,9 +318,9 @@ class Machine:
 
     def _stream(self, stream_id: int, now: float) -> Exchange | None:
         """Whose frame this is; None: of a stream that has ended here."""
-        exchange = self._streams.get(stream_id)
+        exchange = self._streams.open.get(stream_id)
         if exchange is None:
-            if not stream_id & 1 or stream_id >= self._next_id:
+            if not stream_id & 1 or stream_id >= self._streams.next_id:
                 raise ViolationError(ErrorCodes.PROTOCOL_ERROR, "a frame of a stream that was never opened")
             self._odd(now)
         return exchange
@@ -489,7 +348,7 @@ class Machine:
         if exchange.phase is not Phase.ABANDONED:
             return False
         if event.ended:
-            self._finish(exchange, now)
+            self._streams.finish(exchange, now)
         return True
 
     def _on_headers(self, event: HeadersCame, now: float) -> None:
@@ -504,27 +363,21 @@ class Machine:
     def _took(self, exchange: Exchange, problem: Failure | None, *, ended: bool, now: float) -> None:
         """A piece of a response came, and is fine or not; perhaps it was the last."""
         if ended:
-            self._end(exchange, problem or complete(exchange))
-            self._finish(exchange, now)
+            self._streams.end(exchange, problem or complete(exchange))
+            self._streams.finish(exchange, now)
         elif problem is not None:
-            self._drop(exchange, problem, ErrorCodes.CANCEL, now)
+            self._streams.drop(exchange, problem, now)
         else:
-            self._progressed(exchange, now)
-
-    def _finish(self, exchange: Exchange, now: float) -> None:
-        """The peer has ended its side. After an early answer, such as 413, so do we (RFC 9113, 8.1)."""
-        exchange.answered = True
-        if not exchange.uploading:
-            self._forget(exchange)
-        elif exchange.phase is not Phase.ABANDONED:
-            self._abandon(exchange, ErrorCodes.NO_ERROR, now)
+            self._streams.progressed(exchange, now)
 
     def _on_credit(self, event: CreditCame, now: float) -> None:
         exchange = self._stream(event.stream_id, now)
-        if exchange is None or (event.increment and self._lanes.credit_stream(exchange, event.increment)):
+        if exchange is None or (
+            event.increment and self._streams.lanes.credit_stream(exchange, event.increment)
+        ):
             return
         failure = Failure(Why.MALFORMED, "the stream's window was opened by nothing, or too far")
-        self._drop(exchange, failure, ErrorCodes.FLOW_CONTROL_ERROR, now)
+        self._streams.drop(exchange, failure, now, ErrorCodes.FLOW_CONTROL_ERROR)
 
     def _on_reset(self, event: StreamReset, now: float) -> None:
         exchange = self._stream(event.stream_id, now)
@@ -532,26 +385,27 @@ class Machine:
             return
         refused = event.code == ErrorCodes.REFUSED_STREAM and not exchange.status
         why = Why.UNPROCESSED if refused else Why.RESET
-        self._ended_by_peer(exchange, Failure(why, f"the server reset the stream ({_name(event.code)})"))
+        self._streams.ended_by_peer(
+            exchange, Failure(why, f"the server reset the stream ({_name(event.code)})")
+        )
 
     def _on_goodbye(self, event: Goodbye) -> None:
         self._counters.goaways += 1
-        self._last_id = min(self._last_id, event.last_id)
         self.state = State.DRAINING
         detail = f"the server said goodbye ({_name(event.code)})"
-        self._move_queue(detail)
-        for exchange in [each for key, each in self._streams.items() if key > self._last_id]:
-            self._ended_by_peer(exchange, Failure(Why.UNPROCESSED, detail))
+        self._streams.move_queue(detail)
+        for exchange in [each for key, each in self._streams.open.items() if key > event.last_id]:
+            self._streams.ended_by_peer(exchange, Failure(Why.UNPROCESSED, detail))
 
     def _on_news(self, news: PeerSettings | SettingsTaken | Pong, now: float) -> None:
         match news:
             case PeerSettings(streams=streams, initial_window=window):
                 if streams is not None:
-                    self._stream_limit = streams
+                    self._streams.limit = streams
                 elif not self._introduced:
-                    self._stream_limit = UNLIMITED
+                    self._streams.limit = UNLIMITED
                 self._introduced = True
-                if window is not None and not self._lanes.resize(window, self._streams.values()):
+                if window is not None and not self._streams.lanes.resize(window, self._streams.open.values()):
                     raise ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window was opened too far")
             case SettingsTaken():
                 self.liveness.measured(now - self._started_at)

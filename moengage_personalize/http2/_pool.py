@@ -23,11 +23,11 @@ from . import _fork, _runtime
 from ._connection import CLOSE_LIMIT, Connection, Origin
 from ._errors import exception
 from ._fallback import Fallback
-from ._machine import Counters, Limits, State
 from ._resolver import Resolver
 from ._runtime import Waiter
 from ._seat import Seat
 from ._stream import Why
+from ._terms import Counters, Limits, State
 from ._worker import Worker
 
 _log: Final = logging.getLogger("moengage_personalize")

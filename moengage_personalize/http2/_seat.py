@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ._connection import Connection
-from ._machine import State
+from ._terms import State
 
 _AGAIN: Final = 10.0
 """Seconds until a successor that failed is tried again."""

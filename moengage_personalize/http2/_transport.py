@@ -21,14 +21,14 @@ from ._connection import Origin
 from ._content import decoded
 from ._errors import exception
 from ._headers import VARYING, HeaderError, Route, checked, literals, route
-from ._machine import Counters, Limits
 from ._pool import Options, Pool
 from ._stream import PATIENT, Exchange, Failure, Lane, Patience, Response, Why
+from ._terms import Counters, Limits
 
 RESENDS: Final = 3
 """How often a request that was not processed is sent again."""
 
-_MOVES: Final = 20  # how many connections a request is offered to at most
+_MOVES: Final = 20  # how often a request that never left may move to another connection
 _ROUTES: Final = 64
 
 
@@ -222,9 +222,9 @@ class Http2Transport(httpx.AsyncBaseTransport):
     # ── one exchange ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _multiplexed(self, exchange: Exchange, pool: Pool) -> Response | None:
-        """Send, and send again what was not processed. None: the server does not speak HTTP/2."""
-        resent, was_stale = 0, False
-        for _ in range(_MOVES):
+        """Send, and send again what may be. None: the server does not speak HTTP/2."""
+        left = {Why.MOVED: _MOVES, Why.UNPROCESSED: RESENDS, Why.STALE: 1}
+        while True:
             exchange.waiter = pool.runtime.waiter()
             connection = pool.take()
             connection.submit(exchange)
@@ -234,24 +234,16 @@ class Http2Transport(httpx.AsyncBaseTransport):
                 connection.abandon(exchange)
                 raise
             outcome = exchange.outcome
-            match outcome:
-                case Response():
-                    return outcome
-                case Failure(why=Why.MOVED):
-                    pass
-                case Failure(why=Why.UNPROCESSED) if resent < RESENDS:
-                    resent += 1
-                    self._counters.retransmitted += 1
-                case Failure(why=Why.STALE) if not was_stale:
-                    was_stale = True
-                    self._counters.retransmitted += 1
-                case Failure(why=Why.NOT_HTTP2):
-                    pool.fall_back()
-                    return None
-                case Failure():
-                    raise exception(outcome)
+            if not isinstance(outcome, Failure):
+                return outcome
+            if outcome.why is Why.NOT_HTTP2:
+                pool.fall_back()
+                return None
+            if not left.get(outcome.why):
+                raise exception(outcome)
+            left[outcome.why] -= 1
+            self._counters.retransmitted += outcome.why is not Why.MOVED
             exchange = exchange.again()
-        raise exception(Failure(Why.MOVED, "no connection took the request"))
 
     def _route_of(self, request: httpx.Request) -> tuple[list[tuple[bytes, bytes]], Route]:
         """The request's headers, divided into those that vary and a route, which is remembered."""

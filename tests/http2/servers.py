@@ -144,17 +144,22 @@ def serving(protocol=None, *, context=None, cleartext=False, **options):
         server.loop, stop = asyncio.get_running_loop(), asyncio.Event()
         server.stop = partial(server.loop.call_soon_threadsafe, stop.set)
         tls = None if cleartext else context or server_context()
-        listening = await server.loop.create_server(
-            protocol or (lambda: Peer(server)), "127.0.0.1", 0, ssl=tls
-        )
+        made = []
+
+        def make():
+            made.append(protocol() if protocol else Peer(server))
+            return made[-1]
+
+        listening = await server.loop.create_server(make, "127.0.0.1", 0, ssl=tls)
         port = listening.sockets[0].getsockname()[1]
         server.port = port
         server.origin = f"http://127.0.0.1:{port}" if cleartext else f"https://localhost:{port}"
         started.set()
         await stop.wait()
         listening.close()
-        for each in list(server.connections):
-            each.transport.abort()
+        for each in made:
+            if hasattr(each, "transport"):  # its handshake was completed
+                each.transport.abort()
         await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
@@ -165,6 +170,13 @@ def serving(protocol=None, *, context=None, cleartext=False, **options):
     finally:
         server.stop()
         thread.join(5)
+
+
+class Silent(asyncio.Protocol):
+    """Accepts, and says nothing."""
+
+    def connection_made(self, transport):
+        self.transport = transport
 
 
 class Http1(asyncio.Protocol):

@@ -5,12 +5,14 @@ import socket
 import threading
 
 import pytest
+import trio
+import trio.testing
 from http2.loops import run
 
 from moengage_personalize.http2 import _runtime
 from moengage_personalize.http2._connection import Origin
 from moengage_personalize.http2._dial import dial, in_turn
-from moengage_personalize.http2._machine import State
+from moengage_personalize.http2._terms import State
 from moengage_personalize.http2._resolver import Resolver
 from moengage_personalize.http2._seat import Seat
 from moengage_personalize.http2._worker import Worker
@@ -79,6 +81,40 @@ def test_if_none_answers_the_last_reason_is_raised(addresses):
     with pytest.raises(OSError, match="no address" if not addresses else "first|last"):
         run(dial(addresses, network))
     assert all(sock.fileno() < 0 for sock in network.open)
+
+
+def test_two_that_answer_at_once_leave_one_socket_on_trio_too():
+    class Both(Network):
+        async def connect(self, sock, address):
+            self.open.append(sock)
+            if len(self.open) == 2:
+                self.go.set()
+            await self.go.wait()
+
+    async def test():
+        network = Both({})
+        network.go = trio.Event()
+        sock = await dial([(V4, ("a", 1)), (V4, ("b", 1))], network)
+        assert [each for each in network.open if each.fileno() >= 0] == [sock]
+        sock.close()
+
+    trio.run(test, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_giving_up_in_the_moment_of_success_leaves_no_socket():
+    class Sudden(Network):
+        async def connect(self, sock, address):
+            self.open.append(sock)
+            self.task.cancel()
+
+    async def test(network):
+        network.task = asyncio.current_task()
+        await dial([(V4, ("a", 1))], network)
+
+    network = Sudden({})
+    with pytest.raises(asyncio.CancelledError):
+        run(test(network))
+    assert [each.fileno() for each in network.open] == [-1]
 
 
 def test_giving_up_leaves_no_socket():

@@ -10,10 +10,11 @@ import anyio
 import httpx
 import pytest
 import trio
-from http2.servers import client_context, server_context, serving
+from http2.servers import Silent, client_context, server_context, serving
 from http2.test_transport import get, transport
 
 from moengage_personalize.http2 import _fork, _runtime
+from moengage_personalize.http2._asyncio import AsyncioRuntime, _Link
 from moengage_personalize.http2._connection import _text
 from moengage_personalize.http2._tls import TlsPipe
 
@@ -96,7 +97,7 @@ def test_a_handshake_that_never_ends_is_given_up(monkeypatch):
     monkeypatch.setattr("moengage_personalize.http2._connection.CLOSE_LIMIT", 0.0)
 
     async def test():
-        with serving(asyncio.Protocol, cleartext=True) as server:
+        with serving(Silent, cleartext=True) as server:
             async with transport() as client:
                 to = client.route("GET", f"https://localhost:{server.port}/")
                 with pytest.raises(httpx.ConnectTimeout):
@@ -114,6 +115,7 @@ def test_closing_a_connection_that_nobody_reads_from_takes_no_longer_than_its_li
         async def test():
             client = httpx_transport_with_prior_knowledge()
             to = client.route("POST", f"http://127.0.0.1:{port}/")
+            await client.warm_up(to.url)
             with pytest.raises(httpx.ReadTimeout):
                 await client.exchange(to, deadline=anyio.current_time() + 0.05)
             (connection,) = client._pool._open
@@ -146,6 +148,56 @@ def test_a_full_socket_holds_back_data_and_goes_on_later():
                 assert (await task).body == body[:100_000]
 
     asyncio.run(test())
+
+
+def test_a_socket_that_cannot_be_taken_over_is_closed(monkeypatch):
+    taken = []
+
+    async def refuse(self, sock, receiver):
+        taken.append(sock)
+        raise OSError("no")
+
+    monkeypatch.setattr(AsyncioRuntime, "link", refuse)
+
+    async def test():
+        with serving() as server:
+            async with transport() as client:
+                with pytest.raises(httpx.ConnectError):
+                    await get(client, server)
+
+    asyncio.run(test())
+    assert [sock.fileno() for sock in taken] == [-1]
+
+
+def test_a_connection_that_has_no_socket_yet_can_be_forsaken():
+    async def test():
+        with serving() as server:
+            async with transport() as client:
+                client.route("GET", server.origin)
+                client._here().take()
+                (connection,) = client._pool._open
+                connection.forsake(forked=False)
+                assert "connecting" in repr(connection)
+
+    asyncio.run(test())
+
+
+def test_a_link_without_a_socket_does_nothing():
+    told = []
+
+    class Receiver:
+        def received(self, data): ...
+
+        def writable(self, *, ready):
+            told.append(ready)
+
+    link = _Link(Receiver())
+    link.write(b"x")
+    link.close()
+    link.abort()
+    link.pause_writing()
+    link.resume_writing()
+    assert told == [False, True]
 
 
 def test_a_child_loses_the_parents_sockets_and_nothing_else(monkeypatch):

@@ -20,7 +20,8 @@ from hyperframe.frame import (
 )
 
 from moengage_personalize.http2 import _frames as wire
-from moengage_personalize.http2._machine import Limits, Machine, State
+from moengage_personalize.http2._machine import Machine
+from moengage_personalize.http2._terms import Limits, State
 from moengage_personalize.http2._stream import Failure, Lane, Phase, Response, Why
 
 OK = b"\x88"  # :status 200
@@ -472,7 +473,7 @@ def test_a_server_that_names_no_limit_has_none():
 
 def test_the_last_stream_id_is_the_last():
     lab = Lab()
-    lab.machine._next_id = 2**31 - 1
+    lab.machine._streams.next_id = 2**31 - 1
     lab.submit()
     late = lab.submit()
     lab.machine.outgoing(lab.now)

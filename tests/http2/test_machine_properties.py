@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hyperframe.frame import DataFrame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
-from moengage_personalize.http2._machine import Counters, Limits, Machine, State
+from moengage_personalize.http2._machine import Machine
+from moengage_personalize.http2._terms import Counters, Limits, State
 from moengage_personalize.http2._stream import Failure, Lane, Phase, Response, Why
 
 LIMITS = Limits(
@@ -220,13 +221,13 @@ class Conversation(RuleBasedStateMachine):
         if self.lab.machine.state is State.SERVING and not self.lab.machine.queued:
             assert self.lab.machine.in_flight == 0
             # Left over is only what the server has answered, gives no credit for, and no budget can reset.
-            assert all(one.answered and one.uploading for one in self.lab.machine._streams.values())
+            assert all(one.answered and one.uploading for one in self.lab.machine._streams.open.values())
             assert self.lab.machine._credit.room == self.lab.server.outbound_flow_control_window
-            assert self.lab.machine._lanes.window == self.lab.server.inbound_flow_control_window
+            assert self.lab.machine._streams.lanes.window == self.lab.server.inbound_flow_control_window
         self.lab.machine.lose(Failure(Why.LOST, "over"))
         self.everyone_has_at_most_one_end()
         assert all(one.outcome is not None for one in self.all)
-        assert not self.lab.machine._deadlines._by_key
+        assert not self.lab.machine._streams.deadlines._by_key
 
 
 TestConversation = Conversation.TestCase

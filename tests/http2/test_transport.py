@@ -161,6 +161,28 @@ def test_what_a_goaway_leaves_unprocessed_is_sent_again_on_a_new_connection(run,
     run(test)
 
 
+def test_what_waited_for_a_stream_moves_when_the_server_says_goodbye(run):
+    with serving(streams=1) as server:
+
+        async def test():
+            async with transport() as client:
+                await get(client, server)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(get, client, server, "/hang")
+                    while "/hang" not in server.paths:
+                        await anyio.sleep(0.001)
+                    group.start_soon(get, client, server, "/moved")
+                    await anyio.sleep(0.001)
+                    server.call(server.connections[0].goaway, 3)
+                    while "/moved" not in server.paths:
+                        await anyio.sleep(0.001)
+                    assert client.stats().connections_opened == 2
+                    assert client.stats().retransmitted == 0
+                    group.cancel_scope.cancel()
+
+        run(test)
+
+
 def test_a_refused_stream_is_sent_again_three_times_at_most(run, server):
     async def test():
         async with transport() as client:
@@ -260,6 +282,9 @@ def test_a_server_without_http2_is_spoken_to_in_http1(run):
 
         async def test():
             async with transport(max_response_bytes=4000) as client:
+                async with anyio.create_task_group() as group:
+                    for _ in range(2):
+                        group.start_soon(get, client, server)
                 assert (
                     await get(client, server, body=b"x", varying=[(b"traceparent", b"00")])
                 ).body == b"one"
@@ -403,6 +428,8 @@ def test_one_transport_serves_one_origin(run, server):
             with pytest.raises(httpx.LocalProtocolError, match="x-evil"):
                 client.route("GET", server.origin, [(b"x-evil", b"a\r\nb: c")])
             to = client.route("GET", server.origin)
+            with pytest.raises(httpx.LocalProtocolError, match="another transport"):
+                await transport().exchange(to)
             with pytest.raises(httpx.LocalProtocolError, match="traceparent"):
                 await client.exchange(to, varying=[(b"traceparent", b"\n")])
 

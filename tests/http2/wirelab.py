@@ -8,7 +8,8 @@ from h2.events import DataReceived, RequestReceived, SettingsAcknowledged, Strea
 from hyperframe.frame import GoAwayFrame
 
 from moengage_personalize.http2._headers import literals, route
-from moengage_personalize.http2._machine import Counters, Limits, Machine
+from moengage_personalize.http2._machine import Machine
+from moengage_personalize.http2._terms import Counters, Limits
 from moengage_personalize.http2._stream import Exchange, Failure, Lane, Patience, Response
 
 ROUTE = route(
