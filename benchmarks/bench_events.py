@@ -74,17 +74,20 @@ class Benchmark:
                     yield process, "cpu", {"events": SMALL, "turn": turn}
                 yield process, "caller", {"events": SMALL if process.kind == "naive" else 4_000}
                 yield process, "stall", {}
-        for _ in range(options.rounds):
+        for _ in range(1 if options.quick else options.rounds):
             for process in self._processes:
-                yield process, "busy", {"events": 500 if process.kind == "naive" else options.busy_events}
+                if process.kind != "naive" or not options.quick:
+                    yield process, "busy", {"events": 500 if process.kind == "naive" else options.busy_events}
         for events in options.sizes:
             for turn in range(1 if events > 100_000 or options.quick else 2):
                 for process in self._processes:
                     if self._worth(process, events):
                         yield process, "cpu", {"events": events, "turn": turn}
         for process in self._processes:
-            ours = process.label.startswith("ours")
-            yield process, "memory", {"events": 10_000 if ours else options.memory_events, "steps": 2 if ours else 1}
+            if process.label == "ours":
+                yield process, "memory", {"events": 10_000, "steps": 2}
+            elif not options.quick or process.kind not in {"ours", "ours-repeated", "naive"}:
+                yield process, "memory", {"events": options.memory_events, "steps": 1}
             yield process, "wire", {"events": SMALL if process.kind == "naive" else 5_000}
 
     def _worth(self, process, events):

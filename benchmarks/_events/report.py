@@ -85,7 +85,7 @@ def bars(title, unit, values):
     most = max((value for _, value in values), default=1.0)
     height = 56 + 26 * len(values)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-size="13" font-family="Arial">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="16" y="26" font-size="15" font-weight="bold">{escape(title)}</text>',
     ]
