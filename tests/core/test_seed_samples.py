@@ -20,6 +20,7 @@ from moengage_personalize.core.wire import (
     encode_attributes,
     encode_click_context,
     encode_context,
+    encode_context_of_fetch,
     fetch_body,
     fetch_fields,
     read_error,
@@ -54,7 +55,7 @@ def fetched(identity, *keys):
         attributes={"utm_medium": "email"},
         identity=identity,
     )
-    return json.loads(fetch_body(fields, keys or None))
+    return json.loads(fetch_body(encode_context_of_fetch(fields), keys or None))
 
 
 def test_the_sample_fetch_request():

@@ -207,8 +207,8 @@ def test_nobody_is_asked_for_without_an_identity(identity):
     fields = wire.fetch_fields(
         customer_id=None, user_identifiers=None, session=None, attributes=None, identity=identity
     )
-    assert json.loads(wire.fetch_body(fields, ["hero"])) == {"experience_key": ["hero"]}
-    assert json.loads(wire.fetch_body(fields, None)) == {}
+    assert json.loads(wire.fetch_body(wire.encode_context_of_fetch(fields), ["hero"])) == {"experience_key": ["hero"]}
+    assert json.loads(wire.fetch_body(wire.encode_context_of_fetch(fields), None)) == {}
 
 
 @pytest.mark.parametrize("identity", ["identifiers", "both"])
@@ -217,7 +217,7 @@ def test_user_identifiers_stand_beside_or_without_a_customer_id(identity):
         fields = wire.fetch_fields(
             customer_id=customer_id, user_identifiers={"u_em": "e"}, session=None, attributes=None, identity=identity
         )
-        return json.loads(wire.fetch_body(fields, None))
+        return json.loads(wire.fetch_body(wire.encode_context_of_fetch(fields), None))
 
     assert asked(None) == {"identifiers": {"user_identifiers": {"u_em": "e"}}}
     both = {"customer_id": "john"} if identity == "both" else {}
@@ -233,7 +233,7 @@ def test_custom_attributes_travel_at_the_top(attributes):
     fields = wire.fetch_fields(
         customer_id=None, user_identifiers=None, session=InSession(), attributes=attributes, identity="both"
     )
-    assert json.loads(wire.fetch_body(fields, ["hero"])) == attributes | {"experience_key": ["hero"]}
+    assert json.loads(wire.fetch_body(wire.encode_context_of_fetch(fields), ["hero"])) == attributes | {"experience_key": ["hero"]}
 
 
 # ── fetch, in ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -322,13 +322,13 @@ def test_a_data_type_may_be_missing_or_anything():
         ({"payload": {}}, Reason.NO_MATCH),
         ({"payload": {}, "experience_context": {}}, Reason.NO_MATCH),
         ({"payload": None, "experience_context": None}, Reason.NO_MATCH),
-        ("odd", Reason.BAD_REPLY),
-        (5, Reason.BAD_REPLY),
-        ([], Reason.BAD_REPLY),
-        ({"payload": {"a": {"value": 1}}}, Reason.BAD_REPLY),
-        ({"payload": [1], "experience_context": CONTEXT}, Reason.BAD_REPLY),
-        ({"payload": {}, "experience_context": "x"}, Reason.BAD_REPLY),
-        ({"experience_context": CONTEXT}, Reason.BAD_REPLY),
+        ("odd", Reason.DECODE_ERROR),
+        (5, Reason.DECODE_ERROR),
+        ([], Reason.DECODE_ERROR),
+        ({"payload": {"a": {"value": 1}}}, Reason.DECODE_ERROR),
+        ({"payload": [1], "experience_context": CONTEXT}, Reason.DECODE_ERROR),
+        ({"payload": {}, "experience_context": "x"}, Reason.DECODE_ERROR),
+        ({"experience_context": CONTEXT}, Reason.DECODE_ERROR),
         ({"payload": {}, "experience_context": CONTEXT}, Reason.MATCHED),
         ({"payload": {"a": {"value": 1}}, "experience_context": {}}, Reason.MATCHED),
     ],

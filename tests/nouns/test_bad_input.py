@@ -30,7 +30,7 @@ from moengage_personalize.core.wire import (
     encode_attributes,
     encode_click_context,
     encode_context,
-    fetch_body,
+    encode_context_of_fetch,
     fetch_fields,
     metadata_target,
 )
@@ -219,13 +219,13 @@ def test_user_identifiers_have_no_place_in_the_flat_form():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, SURROGATE, 10**400])
 def test_an_attribute_that_is_no_json_is_refused_when_the_request_is_built(value):
-    message = refusal(InvalidInputError, fetch_body, fields({"utm": value}), ["hero"])
+    message = refusal(InvalidInputError, encode_context_of_fetch, fields({"utm": value}))
     assert message == f"the fetch request must be JSON: {NOT_JSON}"
 
 
 def test_a_key_that_is_no_unicode_is_refused_when_the_request_is_built():
-    message = refusal(InvalidInputError, fetch_body, {}, check_keys([SURROGATE]))
-    assert message == f"the fetch request must be JSON: {NOT_JSON}"
+    message = refusal(InvalidInputError, check_keys, [SURROGATE])
+    assert message == f"an experience key must be JSON: {NOT_JSON}"
 
 
 @pytest.mark.parametrize(
