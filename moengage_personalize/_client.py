@@ -42,7 +42,7 @@ from ._config import (
 )
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
-from ._errors import InvalidInputError, UsageError
+from ._errors import AuthenticationError, InvalidInputError, UsageError
 from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
@@ -573,6 +573,13 @@ class AsyncPersonalizeClient:
                 return Health(condition=Condition.PAUSED)
             case "open":
                 assert self._engine is not None  # noqa: S101 - the first case
+                trouble = self._engine.fetcher.trouble()
+                if trouble is not None and self._engine.pump.condition is Condition.HEALTHY:
+                    denied = isinstance(trouble, AuthenticationError)
+                    return Health(
+                        condition=Condition.MISCONFIGURED if denied else Condition.DEGRADED,
+                        detail=f"fetching is suspended, but for probes: {trouble}",
+                    )
                 return Health(condition=self._engine.pump.condition, detail=self._engine.pump.detail)
             case state:
                 return Health(condition=Condition.CLOSED, detail=f"the client is {state}")
