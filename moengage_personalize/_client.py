@@ -43,7 +43,15 @@ from ._config import (
 from ._door import BeforeSend, Door, warn_if_reserved
 from ._effects import Effects
 from ._engine import Engine, Policies, default_transport
-from ._errors import ConfigurationError, ConnectionFailedError, InvalidInputError, PersonalizeError, UsageError, bare
+from ._errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailedError,
+    InvalidInputError,
+    PersonalizeError,
+    UsageError,
+    bare,
+)
 from ._events import Action, Admission, Event
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
@@ -620,6 +628,13 @@ class AsyncPersonalizeClient:
                 return Health(condition=Condition.PAUSED)
             case "open":
                 assert self._engine is not None  # noqa: S101 - the first case
+                trouble = self._engine.fetcher.trouble()
+                if trouble is not None and self._engine.pump.condition is Condition.HEALTHY:
+                    denied = isinstance(trouble, AuthenticationError)
+                    return Health(
+                        condition=Condition.MISCONFIGURED if denied else Condition.DEGRADED,
+                        detail=f"fetching is suspended, but for probes: {trouble}",
+                    )
                 return Health(condition=self._engine.pump.condition, detail=self._engine.pump.detail)
             case state:
                 return Health(condition=Condition.CLOSED, detail=f"the client is {state}")

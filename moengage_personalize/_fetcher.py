@@ -138,7 +138,7 @@ class Fetcher:
             keys, renewing = self._from_the_cache(asking, now)
         opened = bool(keys) and self._board(asking, keys, fields, person, loop, now)
         if renewing:
-            behind = _Asking(renewing, asking.context, Ticket(now + self._caching.late))
+            behind = _Asking(renewing, asking.context, Ticket(now + self._policy.deadline))
             self._board(behind, renewing, fields, person, loop, now)
             loop.call_at(behind.ticket.deadline, self._leave, behind.ticket, loop)
         counts, ticket = self.counts, asking.ticket
@@ -345,6 +345,10 @@ class Fetcher:
             )
 
     # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def trouble(self) -> PersonalizeError | None:
+        """Returns what opened the circuit, while it is open."""
+        return self.pilot.breaker.cause
 
     def stats(self) -> dict[str, Any]:
         """Returns what `Stats` says of fetches."""

@@ -11,6 +11,7 @@ longest-waiting caller has time for it. Every departure is reported to the break
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from math import inf
 
@@ -37,6 +38,7 @@ from .core.circuit import RetryBudget
 from .core.flights import Flight
 from .core.wire import FETCH_PATH, fetch_body, read_experiences
 
+log = logging.getLogger("moengage_personalize")
 Entries = Mapping[str, Experience]
 
 
@@ -132,7 +134,9 @@ class Pilot:
         passenger: Passenger = flight.passenger
         if passenger.asking and expired:
             late = DeadlineExceededError("no answer within the deadline", attempts=passenger.attempts)
+            was_open = self.breaker.is_open
             self.breaker.failed(now, passenger.passage, late)
+            self._tell(was_open)
         elif passenger.asking or not passenger.attempts:
             self.breaker.unknown(passenger.passage)
         passenger.asking = False
@@ -173,13 +177,16 @@ class Pilot:
                 error.__cause__ = passenger.setback
             error.__traceback__ = None
             return error
-        self.breaker.answered(_now(), passenger.passage)
         passenger.asking = False
+        was_open = self.breaker.is_open
+        self.breaker.answered(_now(), passenger.passage)
+        self._tell(was_open)
         return entries
 
     def _report(self, passenger: Passenger, error: PersonalizeError) -> None:
         now = _now()
         passenger.asking = False
+        was_open = self.breaker.is_open
         match error:
             case AuthenticationError():
                 self.breaker.denied(now, passenger.passage, error)
@@ -191,6 +198,13 @@ class Pilot:
                 self.breaker.answered(now, passenger.passage)
             case _:
                 self.breaker.failed(now, passenger.passage, error)
+        self._tell(was_open)
+
+    def _tell(self, was_open: bool) -> None:  # noqa: FBT001
+        if self.breaker.is_open and not was_open:
+            log.warning("fetching is suspended, but for probes: %s", type(self.breaker.cause).__name__)
+        elif was_open and not self.breaker.is_open:
+            log.info("fetching is resumed")
 
     async def _renewed(self, passenger: Passenger, known: int) -> bool:
         """Whether the key that was refused has been exchanged for another, which deserves one attempt at once."""

@@ -17,6 +17,7 @@ _EPILOG = """\
 Start here, without a MoEngage account:
   moengage-personalize emulator          serves an emulator and prints the environment variables that point to it
   moengage-personalize emulator --help   its options
+  moengage-personalize codegen --help    typed keys and classes for the experiences of your workspace
 """
 
 
@@ -36,12 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     # Its own parser has the options, `--help` included.
     commands.add_parser("emulator", help="an emulator of MoEngage Personalize, on this machine", add_help=False)
+    commands.add_parser("codegen", help="a typed module of the workspace's experiences", add_help=False)
     options, rest = parser.parse_known_args(arguments)
     if options.command is None:
         if rest:
             parser.error(f"there is no command, and {rest[0]} is none")
         parser.print_help()
         return 0
-    from ..emulator import main as emulator  # late: `--version` needs none of it
+    # Late: `--version` needs none of them.
+    if options.command == "codegen":
+        from .codegen import main as codegen
+
+        return codegen(rest)
+    from ..emulator import main as emulator
 
     return emulator(rest)

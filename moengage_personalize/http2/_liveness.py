@@ -59,9 +59,13 @@ class Liveness:
         """p, in seconds."""
         return max(FLOOR, 4 * self.round_trip)
 
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing has been in flight for so long that the server may have gone meanwhile."""
+        return now - self.idle_since >= IDLE
+
     def asked(self, now: float) -> bool:
         """A request leaves. Returns whether a PING should travel ahead of it."""
-        idle = now - self.idle_since >= IDLE
+        idle = self.is_idle(now)
         self.busy, self.idle_since, self.asked_at, self.stretch = True, inf, now, 1
         self.ping_at = min(self.ping_at, now + self.patience)
         return idle

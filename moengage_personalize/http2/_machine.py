@@ -86,7 +86,7 @@ class Machine:
         self._inbound = Inbound(self._control, self._control.decoder)
         self._introduced = False  # the peer's SETTINGS came
         self._started_at = now
-        self._reused = False  # what is in flight was sent after a rest …
+        self._reused = False  # what is in flight was sent after idleness …
         self._heard = False  # … and this is whether anything came since
         self._credit = Credit(limits.connection_window)
         self._oddities = Budget(limits.oddities, limits.oddities_per_second, now)
@@ -232,7 +232,7 @@ class Machine:
                 self.drain(now)
                 return
             if not self._streams.in_flight:
-                self._reused, self._heard = self._introduced, False
+                self._reused, self._heard = self._introduced and self.liveness.is_idle(now), False
             if self.liveness.asked(now):
                 self._send_ping(now)
             self._oddities.give(4)
@@ -257,8 +257,8 @@ class Machine:
         for exchange in list(self._streams.queue):
             moved = was is not State.CONNECTING and failure.why is not Why.CLOSED
             self._streams.end(exchange, Failure(Why.MOVED, "never sent") if moved else failure)
-        # Closed under the first request after a rest: the server had gone before it came. Silence is not
-        # that: then the server may well have acted on it.
+        # Closed under the first request after idleness: the server had gone before it came. Silence is not
+        # that, nor is an end in the midst of traffic: then the server may well have acted on it.
         stale = code is None and failure.why is Why.LOST and self._reused and not self._heard
         for exchange in list(self._streams.open.values()):
             self._streams.ended_by_peer(

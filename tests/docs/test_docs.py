@@ -19,6 +19,7 @@ from moengage_personalize import (
 )
 
 README = ROOT / "README.md"
+OWN_TESTS = {"fetching.md"}  # tests/fetching/test_docs.py runs it against scripted answers
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

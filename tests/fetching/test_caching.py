@@ -92,7 +92,7 @@ async def test_fetch_all_is_kept_too():
 
 async def test_stale_while_revalidate_serves_at_once_and_asks_behind():
     moengage = counting(seconds=0.1)
-    async with make_client(moengage, caching=CachePolicy(ttl=10, stale_while_revalidate=60)) as client:
+    async with make_client(moengage, caching=CachePolicy(ttl=10, stale_while_revalidate=60, late=0)) as client:
         await client.fetch("a")
         await anyio.sleep(20)
         began = anyio.current_time()
@@ -256,3 +256,15 @@ async def test_what_was_cached_can_be_tracked():
         client.track_impression((await client.fetch("a", customer_id="john"))["a"], customer_id="john")
         await client.flush()
     assert moengage.actions[0][1]["attributes"] == CONTEXT
+
+
+async def test_a_flight_may_be_late_more_than_once_and_forget_needs_no_cache():
+    moengage = counting(seconds=2.0)
+    async with make_client(moengage, caching=CachePolicy(ttl=30, late=1.5)) as client:
+        await client.fetch("a", deadline=0.2)
+        await client.fetch("a", deadline=0.9)
+        await anyio.sleep(1.2)
+        assert (await client.fetch("a"))["a"].source == "cache"
+    assert moengage.count("fetch") == 1
+    async with make_client() as client:
+        assert await client.forget("john") == Forgotten()

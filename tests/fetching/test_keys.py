@@ -136,7 +136,7 @@ NAMES = st.one_of(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.dictionaries(NAMES, st.sampled_from(["x", 1, 1.5, True, None, [], {}]), max_size=8),
     st.lists(NAMES, min_size=1, max_size=6, unique=True),

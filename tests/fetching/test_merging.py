@@ -212,7 +212,7 @@ async def test_a_refused_question_does_not_spoil_those_it_was_merged_with():
     ]  # fmt: skip
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(st.randoms(use_true_random=False))
 def test_a_thousand_interleaved_requests_never_mix_contexts(chance):
     async def one(client, moengage_delay):

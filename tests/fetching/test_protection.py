@@ -153,13 +153,13 @@ async def test_a_probe_whose_caller_went_away_is_no_verdict():
         assert (await ask(client, 1)) == [Reason.MATCHED]
 
 
-async def test_an_outage_of_an_hour_costs_one_probe_per_interval_plus_the_budget():
+async def test_an_outage_of_twenty_minutes_costs_one_probe_per_interval_plus_the_budget():
     outage = Outage()
     async with make_client(outage.transport) as client:
-        for _ in range(3_600):
+        for _ in range(1_200):
             await asyncio.gather(*(client.fetch("a", customer_id=f"person-{n}") for n in range(3)))
             await anyio.sleep(1.0)
-        assert outage.requests <= 3_600 / 5 + RetryPolicy().budget
+        assert outage.requests <= 1_200 / 5 + RetryPolicy().budget
         outage.down = False
         await anyio.sleep(5.0)
         await client.fetch("a")
@@ -304,3 +304,72 @@ async def test_closing_answers_those_who_wait_at_once():
     assert page["a"].reason is Reason.CLOSED
     assert isinstance(page.error, NotAskedError)
     assert moengage.under_way == 0
+
+
+async def test_closing_answers_those_who_have_not_left_yet():
+    moengage = MoEngage(fetch=lambda body: 3_600)
+    client = make_client(moengage, fetching=FetchPolicy(merge_window=0.005))
+    async with client:
+        task = asyncio.create_task(client.fetch("a", deadline=100.0))
+        await anyio.sleep(0)
+        client._engine.fetcher.close()
+        assert (await client.fetch("b", deadline=100.0))["b"].reason is Reason.CLOSED
+        assert (await task)["a"].reason is Reason.CLOSED
+    assert moengage.count("fetch") == 0
+
+
+async def test_a_bug_leaves_nobody_waiting():
+    async with make_client() as client:
+        client._engine.fetcher.pilot.fly = None
+        page = await client.fetch("a", deadline=100.0)
+    assert page["a"].reason is Reason.UNAVAILABLE
+    assert "this is a bug" in str(page.error)
+
+
+async def test_a_key_that_cannot_be_asked_for_again_leaves_the_circuit_open():
+    keys = ["old"]
+    outage = Outage(lambda: error(401))
+    from moengage_personalize import AsyncPersonalizeClient
+
+    async with AsyncPersonalizeClient("WORKSPACE", keys.pop, "01", transport=outage.transport) as client:
+        assert (await client.fetch("a"))["a"].reason is Reason.UNAUTHORIZED
+        assert (await client.fetch("a"))["a"].reason is Reason.OPEN_CIRCUIT
+    assert outage.requests == 1
+
+
+async def test_a_transports_own_timeout_after_an_error_has_that_as_its_cause():
+    answers = [error(500), httpx.ReadTimeout("late")]
+    moengage = MoEngage(fetch=lambda body: answers.pop(0))
+    async with make_client(moengage) as client:
+        page = await client.fetch("a")
+    assert page["a"].reason is Reason.TIMEOUT
+    assert isinstance(page.error.__cause__, ServerError)
+
+
+async def test_there_is_no_retry_for_nobody():
+    moengage = MoEngage(fetch=lambda body: error(500, retry_after="1"))
+    async with make_client(moengage, caching=CachePolicy(ttl=30, late=5.0)) as client:
+        first = asyncio.create_task(client.fetch("a", deadline=3.0))
+        await anyio.sleep(0.5)
+        first.cancel()
+        await anyio.sleep(3.0)
+    assert moengage.count("fetch") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "condition"), [(lambda: error(401), "misconfigured"), (lambda: error(503), "degraded")]
+)
+async def test_health_and_the_log_say_that_the_circuit_is_open_once(answer, condition, caplog):
+    caplog.set_level("INFO")
+    outage = Outage(answer)
+    async with make_client(outage.transport, fetching=policy(denied_for=5.0)) as client:
+        await ask(client, 10)
+        await anyio.sleep(5.0)
+        await ask(client, 10)
+        assert client.health().condition == condition
+        outage.down = False
+        await anyio.sleep(5.0)
+        await ask(client, 1)
+        assert client.health().condition == "healthy"
+    said = [record.message.split(":")[0] for record in caplog.records if record.name == "moengage_personalize"]
+    assert said == ["fetching is suspended, but for probes", "fetching is resumed"]

@@ -793,10 +793,25 @@ def test_what_never_connected_fails_those_who_waited():
 
 def test_a_request_on_a_reused_idle_connection_that_was_closed_is_stale():
     lab = Lab()
+    first = lab.send()
+    lab.answer(1)
+    assert body_of(first) == b"ok"
+    lab.after(1.0)
     one = lab.submit()
     lab.machine.outgoing(lab.now)
     lab.machine.lose(NO_ANSWER)
     assert why(one) is Why.STALE
+
+
+def test_a_request_in_the_midst_of_traffic_is_lost_since_the_server_may_have_read_it():
+    lab = Lab()
+    lab.send()
+    lab.answer(1)
+    lab.after(0.9)
+    one = lab.submit()
+    lab.machine.outgoing(lab.now)
+    lab.machine.lose(NO_ANSWER)
+    assert why(one) is Why.LOST
 
 
 def test_a_request_on_a_fresh_connection_is_lost_with_it():

@@ -35,6 +35,7 @@ from moengage_personalize import (
     InSession,
     InvalidInputError,
     NoAnswerError,
+    NotAskedError,
     PayloadTooLargeError,
     PersonalizeError,
     RateLimitedError,
@@ -59,6 +60,7 @@ TREE = {
     DeadlineExceededError: (NoAnswerError, TimeoutError),
     ConnectionFailedError: (NoAnswerError,),
     BadReplyError: (NoAnswerError,),
+    NotAskedError: (NoAnswerError,),
     ApiError: (PersonalizeError,),
     BadRequestError: (ApiError,),
     AuthenticationError: (ApiError,),
@@ -67,7 +69,7 @@ TREE = {
     ServerError: (ApiError,),
     UnexpectedStatusError: (ApiError,),
 }
-RETRYABLE = {NoAnswerError, DeadlineExceededError, ConnectionFailedError, RateLimitedError, ServerError}
+RETRYABLE = {NoAnswerError, NotAskedError, DeadlineExceededError, ConnectionFailedError, RateLimitedError, ServerError}
 
 
 def every_error(kind=PersonalizeError):
