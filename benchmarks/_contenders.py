@@ -86,9 +86,7 @@ async def ours_client(target: Target) -> AsyncIterator[Send]:
 
     from moengage_personalize.http2 import Http2Transport
 
-    async with httpx.AsyncClient(
-        transport=Http2Transport(ssl_context=target.context()), timeout=PATIENCE
-    ) as client:
+    async with httpx.AsyncClient(transport=Http2Transport(ssl_context=target.context()), timeout=PATIENCE) as client:
         yield _httpx_send(client, target)
 
 
@@ -96,9 +94,7 @@ async def ours_client(target: Target) -> AsyncIterator[Send]:
 async def httpx_http2(target: Target) -> AsyncIterator[Send]:
     import httpx
 
-    async with httpx.AsyncClient(
-        http2=True, verify=target.context(), timeout=PATIENCE, trust_env=False
-    ) as client:
+    async with httpx.AsyncClient(http2=True, verify=target.context(), timeout=PATIENCE, trust_env=False) as client:
         yield _httpx_send(client, target)
 
 

@@ -53,9 +53,7 @@ def median(samples: Sequence[Sample]) -> Sample:
 # ── the worker's side ────────────────────────────────────────────────────────────────────────────
 
 
-def serve(
-    contender: AbstractAsyncContextManager[Callable[[], Awaitable[tuple[int, int]]]], *, uvloop: bool
-) -> None:
+def serve(contender: AbstractAsyncContextManager[Callable[[], Awaitable[tuple[int, int]]]], *, uvloop: bool) -> None:
     """Answer one JSON line a command (`{"concurrency": 32, "requests": 1000}`) with one JSON line, until the
     input ends.
     """
@@ -131,11 +129,7 @@ class Worker:
     def __init__(self, command: Sequence[str | Path], *, path: Iterable[Path]) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
         self._process = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
+            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def ask(self, **command: Any) -> Sample:
@@ -191,20 +185,14 @@ def alternate(
     results: dict[int, dict[str, list[Sample]]] = {}
     paths = list(path)
     with ExitStack() as stack:
-        workers = {
-            name: stack.enter_context(Worker(command, path=paths)) for name, command in commands.items()
-        }
+        workers = {name: stack.enter_context(Worker(command, path=paths)) for name, command in commands.items()}
         for load in loads:
             samples = results[load["concurrency"]] = {name: [] for name in workers}
-            for number in range(
-                -1, rounds
-            ):  # the first is to warm up: connections, caches, branch predictors
+            for number in range(-1, rounds):  # the first is to warm up: connections, caches, branch predictors
                 names = list(workers)
                 turned = names[number % len(names) :] + names[: number % len(names)]
                 for name in turned:
-                    sample = workers[name].ask(
-                        **(load if number >= 0 else {**load, "requests": load["requests"] // 3})
-                    )
+                    sample = workers[name].ask(**(load if number >= 0 else {**load, "requests": load["requests"] // 3}))
                     if number >= 0:
                         samples[name].append(sample)
                     progress.step(f"{load['concurrency']} concurrent: {name}")
@@ -215,11 +203,7 @@ def environment(packages: Iterable[str]) -> dict[str, str]:
     """What the numbers were measured on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {
-        "python": platform.python_version(),
-        "cores": str(os.cpu_count()),
-        "load": f"{os.getloadavg()[0]:.1f}",
-    }
+    found = {"python": platform.python_version(), "cores": str(os.cpu_count()), "load": f"{os.getloadavg()[0]:.1f}"}
     for package in packages:
         try:
             found[package] = version(package)
@@ -234,8 +218,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     texts = [
         "  ".join(
-            word.ljust(w) if not i else word.rjust(w)
-            for i, (word, w) in enumerate(zip(line, widths, strict=True))
+            word.ljust(w) if not i else word.rjust(w) for i, (word, w) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
     ]

@@ -67,9 +67,7 @@ def measure(loop: str, loads: list[dict[str, int]], rounds: int, names: list[str
         certificates = Certificates.create(directory)
         # A stock client does not survive the default of 1,000 requests a connection: measured elsewhere.
         limits = "keepalive_requests 100000000; keepalive_timeout 600s;"
-        with nginx(
-            certificates, directory, directives=limits, answer_bytes=ANSWER_BYTES, logged=False
-        ) as server:
+        with nginx(certificates, directory, directives=limits, answer_bytes=ANSWER_BYTES, logged=False) as server:
             commands: dict[str, list[str | Path]] = {
                 name: [
                     sys.executable,
@@ -82,10 +80,7 @@ def measure(loop: str, loads: list[dict[str, int]], rounds: int, names: list[str
                 for name in names
             }
             samples = alternate(commands, loads, rounds, path=[ROOT, HERE])
-    return {
-        concurrency: {name: median(taken) for name, taken in by.items()}
-        for concurrency, by in samples.items()
-    }
+    return {concurrency: {name: median(taken) for name, taken in by.items()} for concurrency, by in samples.items()}
 
 
 def report(medians: Medians, about: str) -> str:
@@ -106,17 +101,9 @@ def report(medians: Medians, about: str) -> str:
 def plot(medians: Medians, about: str) -> str:
     panels = [
         [
-            (
-                f"{concurrency} concurrent: CPU per request",
-                {name: s.cpu_us for name, s in by_name.items()},
-                "µs",
-            ),
+            (f"{concurrency} concurrent: CPU per request", {name: s.cpu_us for name, s in by_name.items()}, "µs"),
             (f"{concurrency} concurrent: p99", {name: s.p99_ms for name, s in by_name.items()}, "ms"),
-            (
-                f"{concurrency} concurrent: throughput",
-                {name: s.per_second for name, s in by_name.items()},
-                "/s",
-            ),
+            (f"{concurrency} concurrent: throughput", {name: s.per_second for name, s in by_name.items()}, "/s"),
         ]
         for concurrency, by_name in medians.items()
     ]
@@ -136,9 +123,7 @@ def check(medians: Medians) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer requests and rounds, not at 500: under a minute"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer requests and rounds, not at 500: under a minute")
     parser.add_argument("--check", action="store_true", help="exit non-zero if a target ratio is missed")
     parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
     parser.add_argument("--rounds", type=int, help="rounds per load (default 5, quick 2)")
@@ -168,9 +153,7 @@ def main() -> int:
     document = {
         "versions": versions,
         "payload": {"request_bytes": len(BODY), "response_bytes": ANSWER_BYTES, "json_parsed": False},
-        "medians": {
-            str(c): {name: attrs.asdict(s) for name, s in by_name.items()} for c, by_name in medians.items()
-        },
+        "medians": {str(c): {name: attrs.asdict(s) for name, s in by_name.items()} for c, by_name in medians.items()},
     }
     (options.output / "bench_fetch.json").write_text(json.dumps(document, indent=2) + "\n")
     (options.output / "bench_fetch.svg").write_text(plot(medians, about))

@@ -26,9 +26,7 @@ from moengage_personalize.spool._format import encode_entry
 Append = Callable[[Entry], object]
 
 
-PAYLOAD = (
-    b'{"action":"MOE_PERSONALISATION_IMPRESSION","attributes":{"experience":"' + b"x" * 310 + b'","n":%d}}'
-)
+PAYLOAD = b'{"action":"MOE_PERSONALISATION_IMPRESSION","attributes":{"experience":"' + b"x" * 310 + b'","n":%d}}'
 
 
 def entry(number: int) -> Entry:
@@ -104,9 +102,7 @@ async def sqlite(directory: Path, events: int, burst: int) -> dict[str, float]:
     database.execute("CREATE TABLE events (id TEXT, body BLOB)")
     insert = "INSERT INTO events VALUES (?, ?)"
     try:
-        return measure(
-            lambda entry: database.execute(insert, (entry.event_uuid, encode_entry(entry))), events, burst
-        )
+        return measure(lambda entry: database.execute(insert, (entry.event_uuid, encode_entry(entry))), events, burst)
     finally:
         database.close()
 
@@ -139,9 +135,7 @@ def main() -> None:
     for wanted in (False, True):
         for name, subject in SUBJECTS.items():
             directory = Path(tempfile.mkdtemp(prefix="bench-spool-", dir=arguments.directory))
-            few = (
-                min(2000, arguments.events) if wanted and subject in (appended, sqlite) else arguments.events
-            )
+            few = min(2000, arguments.events) if wanted and subject in (appended, sqlite) else arguments.events
             try:
                 with busy(wanted=wanted):
                     result = asyncio.run(subject(directory, few, arguments.burst))
@@ -152,10 +146,7 @@ def main() -> None:
     print(f"{'append, microseconds':24} {'beside':9} {'p50':>9} {'p99':>9} {'p99.9':>9} {'max':>9}")
     for row in rows:
         beside = "busy" if row["busy thread"] else "idle"
-        print(
-            f"{row['subject']:24} {beside:9} "
-            + " ".join(f"{row[k]:9.1f}" for k in ("p50", "p99", "p99.9", "max"))
-        )
+        print(f"{row['subject']:24} {beside:9} " + " ".join(f"{row[k]:9.1f}" for k in ("p50", "p99", "p99.9", "max")))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps({"python": sys.version, "rows": rows}, indent=2))
 

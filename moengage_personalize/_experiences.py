@@ -9,6 +9,7 @@ in its repr, and hands out copies of the context, so that what is reported is wh
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -109,7 +110,8 @@ class Experience:
         Args:
             name: The variable's name, as in the dashboard.
             default: What to return if the experience was not served, has no such variable, or has one of another
-                type than the default's. (A whole number is a fine float; a boolean is no number.)
+                type than the default's. (A whole number is a fine float; a boolean is no number. A list or an object
+                may come as JSON in a text, as offerings do.)
         """
         value = self.payload.get(name)
         if value is None:
@@ -120,6 +122,8 @@ class Experience:
             return float(value)
         if isinstance(value, type(default)) and not isinstance(value, bool):
             return value
+        if type(value) is str and type(default) in (list, dict) and type(found := _json(value)) is type(default):
+            return found
         self._drifted(name, type(default))
         return default
 
@@ -189,6 +193,13 @@ class Experience:
 
     def __repr__(self) -> str:
         return f"<Experience {self.key!r} {self.reason.value}, {len(self.payload)} variables from {self.source}>"
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _own(value: Any) -> Any:

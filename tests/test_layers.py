@@ -16,7 +16,21 @@ NAME = "moengage_personalize"
 
 NOUNS = {"_errors", "_config", "_session", "_events", "_experiences", "_decode", "_explain", "_report", "_version"}
 OUTSIDE = {"_effects"}  # the outside world as one value: the only file that may read the wall clock or draw chance
-SHELL = {"_client", "_engine", "_pump", "_fetcher", "_exchange", "_credentials", "_door", "_drift", "_flying", "_keys", "_spooling", "http2", "spool"}
+SHELL = {
+    "_client",
+    "_engine",
+    "_pump",
+    "_fetcher",
+    "_exchange",
+    "_credentials",
+    "_door",
+    "_drift",
+    "_flying",
+    "_keys",
+    "_spooling",
+    "http2",
+    "spool",
+}
 AROUND = {"emulator", "cli", "testing", "starlette", "fastapi"}
 
 # Each part of the house, and the parts that it may import. What is in none of these sets is a layer nobody chose.

@@ -3,7 +3,6 @@
 Invariant: whatever MoEngage answers, or does not, a template gets a complete value of a type that it knows.
 """
 
-import json
 import re
 from typing import Any
 
@@ -75,10 +74,10 @@ class Recommendations:
 
 
 def recommendations(experience: Experience) -> Recommendations:
-    """Reads a row. A decision policy's offerings arrive as a JSON array in a text."""
+    """Reads a row of offerings."""
     default = Recommendations()
     try:
-        contents = [offering["offering_content"] for offering in json.loads(experience.get("Items", default="[]"))]
+        contents = [offering["offering_content"] for offering in experience.get("Items", default=[])]
         items = tuple(Recommendation(str(c["name"]), int(c["price"]), str(c["image"])) for c in contents)
     except (ValueError, TypeError, KeyError):
         items = ()

@@ -47,9 +47,7 @@ class Application:
         if request is None:
             return
         if not request.path.startswith("/v1/"):
-            from moengage_personalize.emulator._control import (
-                control,
-            )  # late: most processes never ask for it
+            from moengage_personalize.emulator._control import control  # late: most processes never ask for it
 
             await _answer(control(self._emulator, request), send, 0.0, self._emulator)
             return
@@ -125,9 +123,7 @@ async def _answer(reply: Reply, send: Send, drip: float, emulator: "Emulator") -
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if drip:
         for place in range(len(reply.body)):
-            await send(
-                {"type": "http.response.body", "body": reply.body[place : place + 1], "more_body": True}
-            )
+            await send({"type": "http.response.body", "body": reply.body[place : place + 1], "more_body": True})
             await emulator.effects.sleep(drip)
         await send({"type": "http.response.body", "body": b""})
     else:

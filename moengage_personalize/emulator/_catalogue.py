@@ -134,14 +134,11 @@ def _vary(audience: Audience, drawn: float) -> int:
     return 0
 
 
-def _compile(
-    experience: Experience, place: int, audience: Audience, number: int, variation: Variation
-) -> Served:
+def _compile(experience: Experience, place: int, audience: Audience, number: int, variation: Variation) -> Served:
     variation_id, audience_id = str(number + 1), f"{place + 1}A"
     entry = {
         "payload": {
-            name: {"value": held.value, "data_type": held.data_type}
-            for name, held in variation.payload.items()
+            name: {"value": held.value, "data_type": held.data_type} for name, held in variation.payload.items()
         },
         "experience_context": {
             "cid": f"{hexadecimal(experience.key)}_F_T_WP_AB_{variation_id}_P_0_AU_{audience_id}",
@@ -162,10 +159,6 @@ def device_of(user_agent: str | None) -> Device | None:
     """The device class that a browser's `User-Agent` claims."""
     if not user_agent:
         return None
-    if (
-        "iPad" in user_agent
-        or "Tablet" in user_agent
-        or ("Android" in user_agent and "Mobile" not in user_agent)
-    ):
+    if "iPad" in user_agent or "Tablet" in user_agent or ("Android" in user_agent and "Mobile" not in user_agent):
         return "Tablet"
     return "Mobile" if "Mobi" in user_agent or "iPhone" in user_agent else "Desktop"

@@ -220,9 +220,7 @@ class Emulator:
                 return self._metadata(request)
 
     def _fetch(self, question: FetchQuestion, entry: "_Entry") -> Reply:
-        known = self.profiles.find(
-            question.customer_id, question.user_identifiers, self.catalogue.identity_resolution
-        )
+        known = self.profiles.find(question.customer_id, question.user_identifiers, self.catalogue.identity_resolution)
         self._note_identity(question, entry, known)
         visitor = Visitor(
             sticky_id=known or question.customer_id,
@@ -280,11 +278,7 @@ class Emulator:
     def _metadata(self, request: Request) -> Reply:
         wanted = metadata_statuses(request.query)
         found = [
-            {
-                "experience_name": experience.name,
-                "experience_key": experience.key,
-                "status": experience.status,
-            }
+            {"experience_name": experience.name, "experience_key": experience.key, "status": experience.status}
             for experience in self.catalogue
             if wanted is None or experience.status in wanted
         ]

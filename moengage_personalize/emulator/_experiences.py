@@ -179,12 +179,8 @@ class Experience:
 
     key: str = attrs.field(validator=_length(5, 50))
     audiences: tuple[Audience, ...] = attrs.field(validator=_at_most(MAX_AUDIENCES, "audiences"))
-    name: str = attrs.field(
-        default=attrs.Factory(lambda self: self.key, takes_self=True), validator=_length(5, 256)
-    )
-    status: Status = attrs.field(
-        default="Active", validator=attrs.validators.in_(("Active", "Paused", "Scheduled"))
-    )
+    name: str = attrs.field(default=attrs.Factory(lambda self: self.key, takes_self=True), validator=_length(5, 256))
+    status: Status = attrs.field(default="Active", validator=attrs.validators.in_(("Active", "Paused", "Scheduled")))
     control_group: float = attrs.field(default=0.0, validator=share)
 
     @classmethod

@@ -50,16 +50,14 @@ class Http1:
                             self._write(h11.InformationalResponse(status_code=100, headers=[]))
                         return
                     case h11.ConnectionClosed() | h11.PAUSED:
-                        self._connection.transport.close()
+                        self._connection.close()
                         return
                     case _:
                         pass
         except h11.RemoteProtocolError as error:
             if self._h11.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-                self._write(
-                    h11.Response(status_code=error.error_status_hint, headers=[("connection", "close")])
-                )
-            self._connection.transport.close()
+                self._write(h11.Response(status_code=error.error_status_hint, headers=[("connection", "close")]))
+            self._connection.close()
 
     def _begin(self) -> None:
         request = self._request
@@ -89,9 +87,7 @@ class Http1:
         """The head of an answer, and the first of its body."""
         if self._closing:
             headers = [*headers, (b"connection", b"close")]
-        self._write(
-            h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Unknown"))
-        )
+        self._write(h11.Response(status_code=status, headers=headers, reason=_PHRASES.get(status, b"Unknown")))
         self.more(stream, body, end=end)
 
     def more(self, _stream: int, body: bytes, *, end: bool) -> None:
@@ -112,7 +108,7 @@ class Http1:
             self._exchange.close()
             self._exchange = None
         if self._h11.our_state is h11.MUST_CLOSE or self._h11.our_state is h11.CLOSED:
-            self._connection.transport.close()
+            self._connection.close()
             return
         self._h11.start_next_cycle()
         self._connection.soon(self._advance)
@@ -130,4 +126,4 @@ class Http1:
         """Closes after the answer under way."""
         self._closing = True
         if self._exchange is None:
-            self._connection.transport.close()
+            self._connection.close()

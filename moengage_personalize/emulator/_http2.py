@@ -68,7 +68,7 @@ class Http2:
         except ProtocolError:
             self._flush()  # the GOAWAY that h2 has prepared
             self.lost()
-            self._connection.transport.close()
+            self._connection.close()
             return
         for event in events:
             self._event(event)
@@ -113,9 +113,7 @@ class Http2:
                 fields.append((b"host", value))
             elif name[:1] != b":":
                 fields.append((name, value))
-        scope = scope_of(
-            "2", method, target, fields, "https", self._connection.client, self._connection.server
-        )
+        scope = scope_of("2", method, target, fields, "https", self._connection.client, self._connection.server)
         exchange = self._exchanges[stream] = Exchange(self, stream, bytes(body))
         self._connection.run(exchange, scope)
 
@@ -126,7 +124,7 @@ class Http2:
             self._leaving = max(self._exchanges)
         else:
             self.lost()
-            self._connection.transport.close()
+            self._connection.close()
 
     def lost(self) -> None:
         """The transport is gone."""
@@ -181,7 +179,7 @@ class Http2:
             exchange.close()
         if self._leaving is not None and not self._exchanges:
             self._flush()
-            self._connection.transport.close()
+            self._connection.close()
 
     def _soon(self) -> None:
         if not self._flushing:
@@ -225,4 +223,4 @@ class Http2:
         for stream in [stream for stream in self._exchanges if stream > last]:
             self._exchanges.pop(stream).close()
         if not self._exchanges:
-            self._connection.transport.close()
+            self._connection.close()

@@ -64,9 +64,7 @@ class Journal:
             given[name] = tuple(tuple(entry) for entry in given[name])
         record = RequestRecord(**given)
         elements = tuple(
-            Element(
-                **{**element, "actions": tuple(RawAction(json.loads(raw), raw) for raw in element["actions"])}
-            )
+            Element(**{**element, "actions": tuple(RawAction(json.loads(raw), raw) for raw in element["actions"])})
             for element in line["elements"]
         )
         self._emulator.enter(record, elements)
@@ -76,10 +74,7 @@ class Journal:
         line = {
             "request": attrs.asdict(record, recurse=False),
             "elements": [
-                {
-                    **attrs.asdict(element, recurse=False),
-                    "actions": [action.raw for action in element.actions],
-                }
+                {**attrs.asdict(element, recurse=False), "actions": [action.raw for action in element.actions]}
                 for element in elements
             ],
         }

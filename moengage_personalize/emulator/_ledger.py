@@ -15,14 +15,7 @@ from typing import Any
 
 import attrs
 
-from moengage_personalize.emulator._records import (
-    Counts,
-    Duplicate,
-    EventRecord,
-    RequestRecord,
-    Second,
-    Tally,
-)
+from moengage_personalize.emulator._records import Counts, Duplicate, EventRecord, RequestRecord, Second, Tally
 from moengage_personalize.emulator._rules import SHOWN, Element
 
 PULSE = 60  # seconds that the pulse looks back
@@ -160,9 +153,7 @@ class Ledger:
         counts.accepted += 1
         self.events.append(event)
         context = action["attributes"]
-        tally = self._tally(
-            *(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id"))
-        )
+        tally = self._tally(*(str(context[name]) for name in ("experience", "audience_name", "moe_variation_id")))
         if action["action"] == SHOWN:
             counts.impressions += 1
             tally.impressions += 1

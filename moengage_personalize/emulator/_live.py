@@ -63,9 +63,7 @@ def _after(emulator: "Emulator", since: int) -> "itertools.takewhile[RequestReco
 def _request(record: RequestRecord) -> dict[str, Any]:
     """A record without its defaults: most of its fields concern other endpoints."""
     return attrs.asdict(
-        record,
-        recurse=False,
-        filter=lambda field, value: field.default is attrs.NOTHING or value != field.default,
+        record, recurse=False, filter=lambda field, value: field.default is attrs.NOTHING or value != field.default
     )
 
 
@@ -74,8 +72,7 @@ def _pulse(emulator: "Emulator", now: int) -> list[dict[str, int]]:
     seconds = {second.at: second for second in emulator.ledger.pulse}
     empty = {"fetches": 0, "event_requests": 0, "accepted": 0, "duplicates": 0, "failed": 0}
     return [
-        attrs.asdict(seconds[at]) if at in seconds else {"at": at, **empty}
-        for at in range(now - PULSE + 1, now + 1)
+        attrs.asdict(seconds[at]) if at in seconds else {"at": at, **empty} for at in range(now - PULSE + 1, now + 1)
     ]
 
 
@@ -109,9 +106,7 @@ def _experiences(emulator: "Emulator") -> list[dict[str, Any]]:
                             "id": str(number),
                             "weight": variation.weight,
                             "says": variation.summary,
-                            **attrs.asdict(
-                                tallies.get((experience.name, audience.name, str(number)), Tally())
-                            ),
+                            **attrs.asdict(tallies.get((experience.name, audience.name, str(number)), Tally())),
                         }
                         for number, variation in enumerate(audience.variations, 1)
                     ],

@@ -24,9 +24,7 @@ def _arguments() -> argparse.ArgumentParser:
         prog="moengage-personalize emulator", description="Emulates MoEngage Personalize on this machine."
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=int, default=_PORT, help="port; 0 takes a free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=int, default=_PORT, help="port; 0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--page-port",
         type=int,
@@ -45,10 +43,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="which of MoEngage's documents decides where the identity stands (default: %(default)s)",
     )
     parser.add_argument(
-        "--rate-limit",
-        type=int,
-        default=10_000,
-        help="fetch requests a minute; 0 lifts it (default: %(default)s)",
+        "--rate-limit", type=int, default=10_000, help="fetch requests a minute; 0 lifts it (default: %(default)s)"
     )
     parser.add_argument("--journal", type=Path, help="a file that keeps the ledger across restarts")
     parser.add_argument("--scenario", type=Path, help="a TOML file with a timeline of trouble")
@@ -117,12 +112,7 @@ async def _serve(options: argparse.Namespace) -> None:
             loop.add_signal_handler(name, stop.set)
     page_port = None if options.page_port < 0 else options.page_port
     async with serve(
-        emulator,
-        options.host,
-        options.port,
-        tls=not options.no_tls,
-        page_port=page_port,
-        ca_path=options.ca_file,
+        emulator, options.host, options.port, tls=not options.no_tls, page_port=page_port, ca_path=options.ca_file
     ) as server:
         print(_greeting(server), flush=True)  # noqa: T201
         await _follow(emulator, options.experiences, stop)
@@ -157,6 +147,4 @@ def _greeting(server: "Server") -> str:
     from shlex import quote
 
     lines = [f"export {name}={quote(value)}" for name, value in server.emulator.exports.items()]
-    return "\n".join(
-        [f"# MoEngage Personalize, emulated. Live page: {server.page_url}", *lines, "# Ctrl-C stops it."]
-    )
+    return "\n".join([f"# MoEngage Personalize, emulated. Live page: {server.page_url}", *lines, "# Ctrl-C stops it."])

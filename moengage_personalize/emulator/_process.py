@@ -34,15 +34,7 @@ class EmulatorProcess:
         """The variables that lead a client here."""
 
     def _start(self, port: int) -> "subprocess.Popen[str]":
-        command = [
-            sys.executable,
-            "-m",
-            "moengage_personalize.emulator",
-            "--port",
-            str(port),
-            "--page-port",
-            "0",
-        ]
+        command = [sys.executable, "-m", "moengage_personalize.emulator", "--port", str(port), "--page-port", "0"]
         # the same import path: a package that is not installed must be found as well
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)}
         return subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter

@@ -58,9 +58,7 @@ class Profiles:
         if self._owners.get((name, as_text(value))) == customer_id:
             del self._owners[name, as_text(value)]
 
-    def find(
-        self, customer_id: str | None, identifiers: Mapping[str, Any], resolution: Iterable[str]
-    ) -> str | None:
+    def find(self, customer_id: str | None, identifiers: Mapping[str, Any], resolution: Iterable[str]) -> str | None:
         """Who that is: by customer id, else by the first identifier that Identity Resolution may use."""
         if customer_id is not None and customer_id in self._attributes:
             return customer_id

@@ -32,9 +32,7 @@ STATUSES = ("Active", "Paused", "Scheduled")
 _FIXED = frozenset(
     ("identifiers", "experience_key", "DAY_OF_THE_WEEK", "TIME_OF_THE_DAY", "USER_IP_ADDRESS", "USER_AGENT")
 )
-_UUID4 = re.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
-).fullmatch
+_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE).fullmatch
 _ISO_8601 = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?").fullmatch
 _RESERVED = frozenset(
     [
@@ -121,9 +119,7 @@ def fetch_question(body: bytes, reading: Reading) -> FetchQuestion:
         ip_address=_text(members, "USER_IP_ADDRESS"),
         user_agent=_text(members, "USER_AGENT"),
         attributes={
-            name: value
-            for name, value in members.items()
-            if name not in _FIXED and name not in identity_fields
+            name: value for name, value in members.items() if name not in _FIXED and name not in identity_fields
         },
         wrong_form=wrong_form,
         notes=tuple(notes),
@@ -220,10 +216,7 @@ def _element(element: Any, reading: Reading, now: float, notes: dict[str, None])
     for action in actions:
         _check_action(action.value, reading, now, notes)
     return Element(
-        customer_id=customer_id,
-        user_attributes=user_attributes,
-        user_timezone_offset=offset,
-        actions=tuple(actions),
+        customer_id=customer_id, user_attributes=user_attributes, user_timezone_offset=offset, actions=tuple(actions)
     )
 
 
@@ -265,8 +258,4 @@ def metadata_statuses(query: bytes) -> frozenset[str] | None:
     from urllib.parse import parse_qs  # late: metadata is asked for once a day
 
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("status")
-    return (
-        None
-        if values is None
-        else frozenset(status.strip() for value in values for status in value.split(","))
-    )
+    return None if values is None else frozenset(status.strip() for value in values for status in value.split(","))

@@ -37,9 +37,7 @@ class Server:
         page_url: Where a browser finds the live page.
     """
 
-    def __init__(
-        self, emulator: "Emulator", host: str, authority: Authority | None, max_streams: int
-    ) -> None:
+    def __init__(self, emulator: "Emulator", host: str, authority: Authority | None, max_streams: int) -> None:
         self.emulator = emulator
         self.app = emulator.app
         self.host = host
@@ -79,9 +77,7 @@ class Server:
 
     async def _listen_for_page(self, port: int) -> None:
         """A second door without TLS, so that a browser need not trust the authority to see the live page."""
-        self._page = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self), "127.0.0.1", port
-        )
+        self._page = await asyncio.get_running_loop().create_server(lambda: Connection(self), "127.0.0.1", port)
         self.page_url = f"http://127.0.0.1:{self._page.sockets[0].getsockname()[1]}/"
 
     async def _watch(self) -> None:

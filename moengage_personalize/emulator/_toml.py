@@ -58,9 +58,7 @@ def _converter() -> Converter:
         names: Any = {name: override(rename=key) for name, key in renamed.items()}
         structure: Any = make_dict_structure_fn(noun, converter, _cattrs_forbid_extra_keys=True, **names)
         converter.register_structure_hook(noun, structure)
-    network = make_dict_structure_fn(
-        Network, converter, _cattrs_forbid_extra_keys=True, addresses=override(omit=True)
-    )
+    network = make_dict_structure_fn(Network, converter, _cattrs_forbid_extra_keys=True, addresses=override(omit=True))
     converter.register_structure_hook(Network, network)
     return converter
 

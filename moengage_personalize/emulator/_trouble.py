@@ -88,19 +88,9 @@ class Trouble:
 
     def __attrs_post_init__(self) -> None:
         if not any(
-            (
-                self.latency,
-                self.outcome,
-                self.status,
-                self.drip,
-                self.max_body is not None,
-                self.poison,
-                self.outage,
-            )
+            (self.latency, self.outcome, self.status, self.drip, self.max_body is not None, self.poison, self.outage)
         ):
-            raise ValueError(
-                "a trouble must do something: latency, outcome, status, drip, max_body, poison or outage"
-            )
+            raise ValueError("a trouble must do something: latency, outcome, status, drip, max_body, poison or outage")
 
     @property
     def label(self) -> str:

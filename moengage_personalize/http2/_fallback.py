@@ -26,11 +26,7 @@ class Fallback:
 
     def __init__(self, context: ssl.SSLContext | None, proxy: httpx.Proxy | str | None, limit: int) -> None:
         self._transport = httpx.AsyncHTTPTransport(
-            verify=context if context is not None else True,
-            proxy=proxy,
-            trust_env=False,
-            http1=True,
-            http2=False,
+            verify=context if context is not None else True, proxy=proxy, trust_env=False, http1=True, http2=False
         )
         self._limit = limit
 
@@ -42,20 +38,13 @@ class Fallback:
         """
         to, patience = exchange.route, exchange.patience
         url = httpx.URL(to.url)
-        seconds = {
-            "connect": patience.connect,
-            "pool": patience.pool,
-            "write": patience.write,
-            "read": patience.read,
-        }
+        seconds = {"connect": patience.connect, "pool": patience.pool, "write": patience.write, "read": patience.read}
         request = httpx.Request(
             to.method.decode(),
             url,
             headers=[(b"host", url.netloc), *to.headers, *varying],
             content=exchange.body,
-            extensions={
-                "timeout": {name: None if value == inf else value for name, value in seconds.items()}
-            },
+            extensions={"timeout": {name: None if value == inf else value for name, value in seconds.items()}},
         )
         with anyio.CancelScope(deadline=exchange.deadline):
             response = await self._transport.handle_async_request(request)

@@ -83,8 +83,7 @@ def headers(stream_id: int, block: bytes, *, end_stream: bool) -> bytes:
     pieces = [block[at : at + MAX_FRAME_SIZE] for at in range(0, len(block), MAX_FRAME_SIZE)]
     last = len(pieces) - 1
     return frame(HEADERS, flags, stream_id, pieces[0]) + b"".join(
-        frame(CONTINUATION, END_HEADERS if at == last else 0, stream_id, pieces[at])
-        for at in range(1, len(pieces))
+        frame(CONTINUATION, END_HEADERS if at == last else 0, stream_id, pieces[at]) for at in range(1, len(pieces))
     )
 
 

@@ -46,15 +46,7 @@ _MAX_VALUE: Final = 16_384
 
 SECRET: Final = frozenset((b"authorization", b"cookie", b"moe-appkey", b"proxy-authorization"))
 VARYING: Final = frozenset(
-    (
-        b"baggage",
-        b"content-length",
-        b"date",
-        b"idempotency-key",
-        b"traceparent",
-        b"tracestate",
-        b"x-request-id",
-    )
+    (b"baggage", b"content-length", b"date", b"idempotency-key", b"traceparent", b"tracestate", b"x-request-id")
 )
 _HOP_BY_HOP: Final = frozenset(
     (b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade", b"te")
@@ -89,9 +81,7 @@ class Route:
     url: str = field(repr=False)
 
 
-def route(
-    method: bytes, scheme: bytes, authority: bytes, path: bytes, headers: Iterable[tuple[bytes, bytes]]
-) -> Route:
+def route(method: bytes, scheme: bytes, authority: bytes, path: bytes, headers: Iterable[tuple[bytes, bytes]]) -> Route:
     """Check and sort the headers of a request.
 
     `host` and the hop-by-hop headers of HTTP/1.1 are left out: the pseudo-headers and the framing say the
@@ -108,9 +98,7 @@ def route(
     pseudo = ((b":method", method), (b":authority", authority), (b":scheme", scheme), (b":path", path))
     for name, value in pseudo:
         if not value or len(value) > _MAX_VALUE or re.search(rb"[\x00-\x20\x7f]", value):
-            raise HeaderError(
-                f"the request's {name.decode()} is empty, too long, or has a forbidden character"
-            )
+            raise HeaderError(f"the request's {name.decode()} is empty, too long, or has a forbidden character")
     return Route(
         head=(*pseudo, *constant),
         literals=literals(secret, never_indexed=True),
@@ -265,11 +253,7 @@ def _check(decoded: Iterable[tuple[bytes, bytes]]) -> Head:
         status, rest = int(headers[0][1]), headers[1:]
     lengths = set()
     for name, value in rest:
-        if (
-            not _NAME.fullmatch(name)
-            or (name in _HOP_BY_HOP and name != b"host")
-            or not _VALUE.fullmatch(value)
-        ):
+        if not _NAME.fullmatch(name) or (name in _HOP_BY_HOP and name != b"host") or not _VALUE.fullmatch(value):
             return Head(0, (), problem="it has a header that HTTP/2 forbids")
         if name == b"content-length":
             lengths.add(value)

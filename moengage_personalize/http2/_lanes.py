@@ -65,9 +65,7 @@ class Lanes:
             reserve = self._reserve if lane is Lane.BULK else 0
             while waiting and self.window > reserve:
                 exchange, _ = waiting.popitem(last=False)
-                size = min(
-                    len(exchange.body) - exchange.sent, exchange.window, self.window - reserve, MAX_FRAME_SIZE
-                )
+                size = min(len(exchange.body) - exchange.sent, exchange.window, self.window - reserve, MAX_FRAME_SIZE)
                 if size <= 0:
                     continue  # `credit_stream` or `resize` brings it back
                 self._write(exchange, size, out)

@@ -297,9 +297,7 @@ class Machine:
                 self._on_headers(event, now)
             case CreditCame(stream_id=0, increment=increment):
                 if not increment or not self._streams.lanes.credit(increment):
-                    raise ViolationError(
-                        ErrorCodes.FLOW_CONTROL_ERROR, "a window opened by nothing, or too far"
-                    )
+                    raise ViolationError(ErrorCodes.FLOW_CONTROL_ERROR, "a window opened by nothing, or too far")
             case CreditCame():
                 self._on_credit(event, now)
             case StreamReset():
@@ -372,9 +370,7 @@ class Machine:
 
     def _on_credit(self, event: CreditCame, now: float) -> None:
         exchange = self._stream(event.stream_id, now)
-        if exchange is None or (
-            event.increment and self._streams.lanes.credit_stream(exchange, event.increment)
-        ):
+        if exchange is None or (event.increment and self._streams.lanes.credit_stream(exchange, event.increment)):
             return
         failure = Failure(Why.MALFORMED, "the stream's window was opened by nothing, or too far")
         self._streams.drop(exchange, failure, now, ErrorCodes.FLOW_CONTROL_ERROR)
@@ -385,9 +381,7 @@ class Machine:
             return
         refused = event.code == ErrorCodes.REFUSED_STREAM and not exchange.status
         why = Why.UNPROCESSED if refused else Why.RESET
-        self._streams.ended_by_peer(
-            exchange, Failure(why, f"the server reset the stream ({_name(event.code)})")
-        )
+        self._streams.ended_by_peer(exchange, Failure(why, f"the server reset the stream ({_name(event.code)})"))
 
     def _on_goodbye(self, event: Goodbye) -> None:
         self._counters.goaways += 1

@@ -60,9 +60,7 @@ class Resolver:
         error: OSError | None = None
         try:
             lookup = self._lookup or socket.getaddrinfo
-            found = [
-                (family, where) for family, _, _, _, where in lookup(host, port, type=socket.SOCK_STREAM)
-            ]
+            found = [(family, where) for family, _, _, _, where in lookup(host, port, type=socket.SOCK_STREAM)]
         except OSError as failure:
             error = failure
         except Exception as failure:  # a name that cannot be encoded is a UnicodeError

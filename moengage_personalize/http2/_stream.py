@@ -142,6 +142,4 @@ class Exchange:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<Exchange {self.phase.name.lower()} stream={self.stream_id} sent={self.sent}/{len(self.body)}>"
-        )
+        return f"<Exchange {self.phase.name.lower()} stream={self.stream_id} sent={self.sent}/{len(self.body)}>"

@@ -142,9 +142,7 @@ class Streams:
         self._reset(next(iter(self.abandoned.values())), ErrorCodes.CANCEL)
         return True
 
-    def drop(
-        self, exchange: Exchange, outcome: Outcome, now: float, code: ErrorCodes = ErrorCodes.CANCEL
-    ) -> None:
+    def drop(self, exchange: Exchange, outcome: Outcome, now: float, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """End an exchange before its stream: reset that within the budget, or leave it to finish."""
         phase = exchange.phase
         if phase in {Phase.OPEN, Phase.QUEUED}:

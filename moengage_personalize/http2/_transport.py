@@ -164,12 +164,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
         if pool.runtime.now() >= deadline:
             raise httpx.PoolTimeout("the deadline had passed before the request was sent")
         exchange = Exchange(
-            route=to,
-            varying=_encoded(varying, body),
-            body=body,
-            lane=lane,
-            deadline=deadline,
-            patience=patience,
+            route=to, varying=_encoded(varying, body), body=body, lane=lane, deadline=deadline, patience=patience
         )
         del body  # a traceback with its locals shows an exchange's repr, and no content
         response = None if pool.speaks_http1() else await self._multiplexed(exchange, pool)
@@ -253,13 +248,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
             name = name.lower()  # noqa: PLW2901
             if name != b"content-length":
                 (varying if name in VARYING else constant).append((name, value))
-        key = (
-            request.method,
-            request.url.raw_scheme,
-            request.url.netloc,
-            request.url.raw_path,
-            tuple(constant),
-        )
+        key = (request.method, request.url.raw_scheme, request.url.netloc, request.url.raw_path, tuple(constant))
         to = self._routes.get(key)
         if to is None:
             to = self.route(request.method, request.url, constant)
@@ -287,9 +276,7 @@ class Http2Transport(httpx.AsyncBaseTransport):
             if pool.is_here:
                 return pool
             if pool.is_own and pool.runtime.is_alive():
-                raise httpx.LocalProtocolError(
-                    "the transport is in use in another event loop: each needs its own"
-                )
+                raise httpx.LocalProtocolError("the transport is in use in another event loop: each needs its own")
             pool.forsake()
         if self._origin is None:
             raise httpx.LocalProtocolError("the route is another transport's")

@@ -156,9 +156,7 @@ class Directory:
 
     def segments_of(self, owner: str) -> list[str]:
         """Names of an owner's segments."""
-        return sorted(
-            name for name in os.listdir(self.fd) if name.startswith(f"{owner}-") and _OURS.fullmatch(name)
-        )
+        return sorted(name for name in os.listdir(self.fd) if name.startswith(f"{owner}-") and _OURS.fullmatch(name))
 
     def bytes_of_segments(self) -> int:
         """Size of all segments of all processes."""

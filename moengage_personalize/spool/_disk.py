@@ -205,9 +205,7 @@ class DiskSpool:
             await asyncio.sleep(0)
         entries = self._journal.forgotten - before
         await self.sync()
-        return ForgetReceipt(
-            entries=entries, dead_letters=letters, other_processes=self._keeper.inheritance.living
-        )
+        return ForgetReceipt(entries=entries, dead_letters=letters, other_processes=self._keeper.inheritance.living)
 
     async def bury(self, letters: Sequence[DeadLetter], tickets: Iterable[Ticket] = ()) -> None:
         """Keep dead letters; once they are durable, settle the tickets.
@@ -326,9 +324,7 @@ class DiskSpool:
         if state != self._said and self._state == "open":
             self._said = state
             level = logging.INFO if state == "open" else logging.WARNING
-            _logger.log(
-                level, "spool is %s%s", state, f" ({why})" if (why := self._keeper.last_error) else ""
-            )
+            _logger.log(level, "spool is %s%s", state, f" ({why})" if (why := self._keeper.last_error) else "")
 
     def _accept(self, chores: list[Chore]) -> None:
         idle = not self._chores

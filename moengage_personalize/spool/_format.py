@@ -46,9 +46,7 @@ MARK_AT = 8
 _SETTLED_MARK = MARK.pack(SETTLED)
 _LENGTH_AT = FRAME.size
 _PREFIX = struct.Struct("<IB")  # length of the whole frame without padding, kind
-_ENTRY = struct.Struct(
-    "<IBBxxIIid36s"
-)  # + flags, len(customer), len(attributes), timezone, accepted at, uuid
+_ENTRY = struct.Struct("<IBBxxIIid36s")  # + flags, len(customer), len(attributes), timezone, accepted at, uuid
 _LETTER = struct.Struct("<IBBxxiId")  # + flags, status, len(reason), buried at; then reason and entry
 _TOMBSTONE = struct.Struct("<IB3x16sd")  # + digest, forgotten at
 _SHORTEST = FRAME.size + _PREFIX.size
@@ -210,9 +208,7 @@ def decode_letter(body: bytes) -> DeadLetter | None:
     if entry is None:
         return None
     text = body[_LETTER.size : entry_at].decode("utf-8", "replace")
-    return DeadLetter(
-        entry=entry, reason=text, status=status if flags & _HAS_STATUS else None, buried_at=buried_at
-    )
+    return DeadLetter(entry=entry, reason=text, status=status if flags & _HAS_STATUS else None, buried_at=buried_at)
 
 
 def encode_tombstone(digest: bytes, forgotten_at: float) -> bytes:

@@ -89,7 +89,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.barriers: list[tuple] = []
         self.draining = False
         self.counts = dict.fromkeys(
-            "accepted duplicate dropped_at_the_door refused delivered rejected forgotten overflow expired closed".split(),  # noqa: E501
+            "accepted duplicate dropped_at_the_door refused delivered rejected forgotten overflow expired closed".split(),
             0,
         )
 

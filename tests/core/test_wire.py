@@ -233,7 +233,9 @@ def test_custom_attributes_travel_at_the_top(attributes):
     fields = wire.fetch_fields(
         customer_id=None, user_identifiers=None, session=InSession(), attributes=attributes, identity="both"
     )
-    assert json.loads(wire.fetch_body(wire.encode_context_of_fetch(fields), ["hero"])) == attributes | {"experience_key": ["hero"]}
+    assert json.loads(wire.fetch_body(wire.encode_context_of_fetch(fields), ["hero"])) == attributes | {
+        "experience_key": ["hero"]
+    }
 
 
 # ── fetch, in ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -416,7 +418,7 @@ ODD = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                "experiences payload experience_context hero value data_type failures reason experienceKeys metadata count "  # noqa: E501
+                "experiences payload experience_context hero value data_type failures reason experienceKeys metadata count "
                 "experience_key experience_name status title description code error message".split()
             ),
             inner | st.sampled_from(["number", "float", "boolean", "json", "string"]),

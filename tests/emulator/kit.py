@@ -69,9 +69,7 @@ class World:
         self.slept.append(seconds)
 
     def effects(self) -> Effects:
-        return Effects(
-            now=lambda: self.now, random=lambda: self.dice, req_id=lambda: "req-1", sleep=self.sleep
-        )
+        return Effects(now=lambda: self.now, random=lambda: self.dice, req_id=lambda: "req-1", sleep=self.sleep)
 
 
 def emulator(experiences: Any = None, *, world: World | None = None, **options: Any) -> Emulator:

@@ -145,9 +145,7 @@ def statuses(query):
     assert reply.status == 200
     metadata = said(reply)["metadata"]
     assert metadata["count"] == len(metadata["experiences"])
-    assert all(
-        set(entry) == {"experience_name", "experience_key", "status"} for entry in metadata["experiences"]
-    )
+    assert all(set(entry) == {"experience_name", "experience_key", "status"} for entry in metadata["experiences"])
     return [entry["status"] for entry in metadata["experiences"]]
 
 

@@ -45,9 +45,7 @@ def test_its_python_compiles(number):
 
 
 def test_its_options_are_those_of_the_command():
-    options = {
-        name for action in _arguments()._actions for name in action.option_strings if name.startswith("--")
-    }
+    options = {name for action in _arguments()._actions for name in action.option_strings if name.startswith("--")}
     told = set(re.findall(r"^\| (`--.*?) \|", TEXT, re.MULTILINE))
     assert set(re.findall(r"--[\w-]+", " ".join(told))) == options - {"--help"}
 
@@ -55,8 +53,6 @@ def test_its_options_are_those_of_the_command():
 def test_its_fields_are_those_of_trouble():
     section = TEXT.partition("## Trouble")[2].partition("A scenario is")[0]
     told = {
-        name
-        for row in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE)
-        for name in re.findall(r"`(\w+)`", row)
+        name for row in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
     assert told == {field.name for field in attrs.fields(Trouble)}

@@ -3,20 +3,7 @@
 import json
 
 import pytest
-from emulator.kit import (
-    CLICKED,
-    CONTEXT,
-    NOW,
-    action,
-    ask,
-    element,
-    emulator,
-    events,
-    refused,
-    said,
-    spoiled,
-    uuid4,
-)
+from emulator.kit import CLICKED, CONTEXT, NOW, action, ask, element, emulator, events, refused, said, spoiled, uuid4
 
 
 def test_accepted_events_are_answered_with_the_documented_body():
@@ -32,24 +19,18 @@ def test_accepted_events_are_answered_with_the_documented_body():
 def test_an_accepted_action_is_kept_as_the_exact_text_that_came():
     emu = emulator()
     text = json.dumps(action(b_id="Ünder  Cart"), indent=3, ensure_ascii=False)
-    body = (
-        '{ "elements" :[ {"customer_id":"a@b.c","actions" : [\n' + text + f" ,{json.dumps(action())}]}} ] }}"
-    )
+    body = '{ "elements" :[ {"customer_id":"a@b.c","actions" : [\n' + text + f" ,{json.dumps(action())}]}} ] }}"
     assert ask(emu, "events", body.encode()).status == 200
     assert emu.ledger.events[0].raw == text
     assert emu.ledger.counts.accepted == 2
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"  ", b"{", b'{"elements":[}', b'{"elements":[{"actions":[{]}]}', b"\xff{}"]
-)
+@pytest.mark.parametrize("body", [b"", b"  ", b"{", b'{"elements":[}', b'{"elements":[{"actions":[{]}]}', b"\xff{}"])
 def test_a_body_that_is_no_json_is_a_400(body):
     refused(emulator(), "events", body)
 
 
-@pytest.mark.parametrize(
-    "body", [b"[]", b"1", b'"x"', b"{}", {"elements": []}, {"elements": {}}, {"elements": [1]}]
-)
+@pytest.mark.parametrize("body", [b"[]", b"1", b'"x"', b"{}", {"elements": []}, {"elements": {}}, {"elements": [1]}])
 def test_a_body_without_elements_is_a_400(body):
     refused(emulator(), "events", body)
 
@@ -77,9 +58,7 @@ def test_every_element_needs_a_customer_id(bad):
 
 @pytest.mark.parametrize("bad", [54_001, -54_001, "19800", 19800.5, True])
 def test_a_timezone_offset_beyond_54000_seconds_is_a_400(bad):
-    assert refused(emulator(), "events", events(element(user_timezone_offset=bad))).endswith(
-        "user_timezone_offset"
-    )
+    assert refused(emulator(), "events", events(element(user_timezone_offset=bad))).endswith("user_timezone_offset")
 
 
 @pytest.mark.parametrize("good", [54_000, -54_000, 0, 19_800, ...])
@@ -110,9 +89,7 @@ def test_the_action_name_is_one_of_two_and_case_sensitive(bad):
     ],
 )
 def test_the_event_uuid_must_be_of_version_4(bad):
-    assert refused(emulator(), "events", events(element(action(moe_event_uuid=bad)))).endswith(
-        "moe_event_uuid"
-    )
+    assert refused(emulator(), "events", events(element(action(moe_event_uuid=bad)))).endswith("moe_event_uuid")
 
 
 @pytest.mark.parametrize("bad", [..., None, -1, 1.5, "yesterday", True])
@@ -159,10 +136,7 @@ def test_each_required_member_of_the_context_is_missed(missing):
 
 
 def test_the_type_of_the_context_is_not_required():
-    assert (
-        ask(emulator(), "events", events(element(action(attributes=spoiled(CONTEXT, {"type": ...}))))).status
-        == 200
-    )
+    assert ask(emulator(), "events", events(element(action(attributes=spoiled(CONTEXT, {"type": ...}))))).status == 200
 
 
 @pytest.mark.parametrize("bad", [..., None, "x", []])

@@ -32,10 +32,7 @@ def members_only(**options):
 
 def test_a_known_customer_is_served_what_the_profile_qualifies_for():
     emu = members_only()
-    assert set(served(emu, {"identifiers": {"customer_id": "john@example.com"}})) == {
-        "for-everybody",
-        "for-gold",
-    }
+    assert set(served(emu, {"identifiers": {"customer_id": "john@example.com"}})) == {"for-everybody", "for-gold"}
     assert emu.ledger.requests[-1].identity == "known"
 
 
@@ -101,19 +98,13 @@ def test_both_forms_at_once_are_right_under_every_document():
 def test_the_older_document_takes_the_flat_form_and_ignores_the_other():
     emu = members_only(identity="flat")
     assert "for-gold" in served(emu, {"customer_id": "john@example.com", "experience_key": ["for-gold"]})
-    assert (
-        served(emu, {"identifiers": {"customer_id": "john@example.com"}, "experience_key": ["for-gold"]})
-        == {}
-    )
+    assert served(emu, {"identifiers": {"customer_id": "john@example.com"}, "experience_key": ["for-gold"]}) == {}
     assert emu.ledger.counts.wrong_identity_forms == 1
 
 
 def test_either_takes_both_forms():
     emu = members_only(identity="either")
-    for identity in (
-        {"customer_id": "john@example.com"},
-        {"identifiers": {"customer_id": "john@example.com"}},
-    ):
+    for identity in ({"customer_id": "john@example.com"}, {"identifiers": {"customer_id": "john@example.com"}}):
         assert "for-gold" in served(emu, identity)
 
 
@@ -134,11 +125,7 @@ def test_a_profile_that_events_made_qualifies_the_next_fetch():
     emu = members_only()
     asha = {"identifiers": {"customer_id": "asha@example.com"}}
     assert "for-gold" not in served(emu, asha)
-    ask(
-        emu,
-        "events",
-        events(element(action(), customer_id="asha@example.com", user_attributes={"tier": "gold"})),
-    )
+    ask(emu, "events", events(element(action(), customer_id="asha@example.com", user_attributes={"tier": "gold"})))
     assert "for-gold" in served(emu, asha)
 
 
@@ -235,9 +222,7 @@ def test_address_and_user_agent_are_strings(name):
 
 
 def test_custom_attributes_of_any_type_are_accepted():
-    served(
-        emulator(), {"utm_medium": "email", "n": 5, "list": [1], "null": None, "Custom_attribute": {"a": 1}}
-    )
+    served(emulator(), {"utm_medium": "email", "n": 5, "list": [1], "null": None, "Custom_attribute": {"a": 1}})
 
 
 @pytest.mark.parametrize("body", [b"", b"\n", b"{", b"[]", b'"x"', b"null", b"[" * 100_000, b"\xff"])
@@ -289,13 +274,9 @@ def test_an_experience_is_a_payload_and_a_context_as_documented():
 
 
 def test_offerings_are_a_json_array_in_a_string():
-    entry = served(
-        emulator({"home-hero": {"Offers": Value.offerings([{"name": "Coat"}, {"name": "Hat"}])}}), {}
-    )
+    entry = served(emulator({"home-hero": {"Offers": Value.offerings([{"name": "Coat"}, {"name": "Hat"}])}}), {})
     offers = json.loads(entry["home-hero"]["payload"]["Offers"]["value"])
-    assert [set(offer) for offer in offers] == [
-        {"offering_content", "offering_context", "dp_offering_id"}
-    ] * 2
+    assert [set(offer) for offer in offers] == [{"offering_content", "offering_context", "dp_offering_id"}] * 2
     with pytest.raises(ValueError, match="at most 10 offerings"):
         Value.offerings([{}] * 11)
 
@@ -313,9 +294,7 @@ def test_dice_decide_for_visitors_without_any_identity():
     two = Experience(
         key="two-ways",
         audiences=(
-            Audience(
-                variations=(Variation(payload={"a": Value.of(1)}), Variation(payload={"a": Value.of(2)}))
-            ),
+            Audience(variations=(Variation(payload={"a": Value.of(1)}), Variation(payload={"a": Value.of(2)}))),
         ),
     )
     world = World(dice=0.4)

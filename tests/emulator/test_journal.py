@@ -32,16 +32,9 @@ def start(path):
 
 def busy(emu):
     once = action(moe_event_uuid=uuid4(1))
-    ask(
-        emu,
-        "events",
-        events(element(once, user_attributes={"tier": "gold"}), element(customer_id="asha@example.com")),
-    )
+    ask(emu, "events", events(element(once, user_attributes={"tier": "gold"}), element(customer_id="asha@example.com")))
     ask(emu, "events", events(element(once, user_timezone_offset=3600)))
-    served(
-        emu,
-        {"experience_key": ["home-hero", "else-where"], "identifiers": {"customer_id": "john@example.com"}},
-    )
+    served(emu, {"experience_key": ["home-hero", "else-where"], "identifiers": {"customer_id": "john@example.com"}})
     served(emu, {"customer_id": "john@example.com"})
     refused(emu, "fetch", {"DAY_OF_THE_WEEK": "x"})
     emu.trouble(status=503)

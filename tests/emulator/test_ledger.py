@@ -61,9 +61,7 @@ def test_lists_are_bounded_and_counts_are_not():
     assert emu.ledger.counts.accepted == 11
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["web", "ios"]), st.sampled_from(["a@b", "c@d"])))
-)
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["web", "ios"]), st.sampled_from(["a@b", "c@d"]))))
 def test_what_was_received_is_accepted_or_a_duplicate(arrivals):
     emu, first, identical = emulator(), {}, 0
     for number, platform, customer in arrivals:

@@ -66,9 +66,7 @@ def test_coalescing_is_told_as_two_histograms():
 def test_variations_are_told_with_how_they_fare():
     emu = emulator()
     context = served(emu, {})["home-hero"]["experience_context"]
-    ask(
-        emu, "events", events(element(action(attributes=context), action(action=CLICKED, attributes=context)))
-    )
+    ask(emu, "events", events(element(action(attributes=context), action(action=CLICKED, attributes=context))))
     (experience,) = live(emu)["experiences"]
     (variation,) = experience["audiences"][0]["variations"]
     assert (variation["served"], variation["impressions"], variation["clicks"]) == (1, 1, 1)
@@ -83,21 +81,13 @@ def test_a_story_is_told_newest_first():
     for name, later in (("MOE_PERSONALIZATION_MESSAGE_SHOWN", 1), (CLICKED, 2)):
         world.now = NOW + later
         sent = action(action=name, attributes={**context, "b_id": "Shop"}, moe_event_uuid=uuid4(later))
-        ask(
-            emu,
-            "events",
-            events(element(sent, customer_id="asha@example.com", user_attributes={"tier": "gold"})),
-        )
+        ask(emu, "events", events(element(sent, customer_id="asha@example.com", user_attributes={"tier": "gold"})))
     ask(emu, "events", events())
     story = read(emu, "/_emulator/story?customer=asha%40example.com")
     assert [step["kind"] for step in story["steps"]] == ["click", "impression", "fetch"]
     assert story["steps"][0]["b_id"] == "Shop"
     assert story["profile"] == {"tier": "gold"}
-    assert read(emu, "/_emulator/story?customer=nobody") == {
-        "customer": "nobody",
-        "profile": None,
-        "steps": [],
-    }
+    assert read(emu, "/_emulator/story?customer=nobody") == {"customer": "nobody", "profile": None, "steps": []}
 
 
 def test_the_demo_can_be_told_and_says_whom_each_audience_is_for():

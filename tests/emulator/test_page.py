@@ -19,14 +19,7 @@ pytestmark = [
 ]
 
 FLAGS = (
-    *(
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--hide-scrollbars",
-    ),
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;"
@@ -52,9 +45,7 @@ class Page:
         browser.get(server.page_url)
 
     def text(self, css):
-        return self.browser.execute_script(
-            "return document.querySelector(arguments[0])?.innerText ?? ''", css
-        )
+        return self.browser.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", css)
 
     def click(self, css):
         self.browser.find_element("css selector", css).click()
@@ -77,9 +68,7 @@ class Page:
         """A page view with an impression and a click of the hero."""
         context = self.fetch(customer).json()["experiences"]["home-hero"]["experience_context"]
         seen = action(attributes=context, moe_event_uuid=str(uuid.uuid4()))
-        clicked = action(
-            action=CLICKED, attributes={**context, "b_id": "Shop"}, moe_event_uuid=str(uuid.uuid4())
-        )
+        clicked = action(action=CLICKED, attributes={**context, "b_id": "Shop"}, moe_event_uuid=str(uuid.uuid4()))
         assert self.report(seen, clicked, customer=customer).status_code == 200
         return seen
 
@@ -99,9 +88,7 @@ def page(browser):
         ) as http,
     ):
         yield Page(browser, emulator, server, http)
-        problems = [
-            entry for entry in browser.get_log("browser") if "/_emulator/live" not in entry["message"]
-        ]
+        problems = [entry for entry in browser.get_log("browser") if "/_emulator/live" not in entry["message"]]
         browser.get("about:blank")
     assert problems == []
 

@@ -93,9 +93,7 @@ def test_an_edited_file_is_picked_up_while_it_runs(tmp_path):
     path.write_text("")
     with EmulatorProcess("--experiences", str(path)) as process, client(process) as http:
         assert http.get("/v1/experiences/metadata").json()["metadata"]["count"] == 0
-        path.write_text(
-            "[[experience]]\nkey = 'home-hero'\n[[experience.audience]]\nvariation = [{payload.a = 1}]\n"
-        )
+        path.write_text("[[experience]]\nkey = 'home-hero'\n[[experience.audience]]\nvariation = [{payload.a = 1}]\n")
         for _ in range(100):
             if http.get("/v1/experiences/metadata").json()["metadata"]["count"]:
                 break

@@ -9,18 +9,10 @@ from hypothesis import given, strategies as st
 from moengage_personalize.emulator._messages import Refusal
 from moengage_personalize.emulator._reading import RawAction, read_object
 
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-)
-JSON = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
-)
-ELEMENTS = st.fixed_dictionaries(
-    {"actions": st.lists(JSON, max_size=3) | JSON}, optional={"customer_id": JSON}
-)
-BODIES = st.fixed_dictionaries(
-    {"elements": st.lists(ELEMENTS | JSON, max_size=3) | JSON}, optional={"other": JSON}
-)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+ELEMENTS = st.fixed_dictionaries({"actions": st.lists(JSON, max_size=3) | JSON}, optional={"customer_id": JSON})
+BODIES = st.fixed_dictionaries({"elements": st.lists(ELEMENTS | JSON, max_size=3) | JSON}, optional={"other": JSON})
 
 
 def plain(value):

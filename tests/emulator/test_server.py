@@ -179,9 +179,7 @@ def test_a_request_that_is_cut_off_fails_and_the_next_one_succeeds(run, outcome)
             async with world(http2=http2) as (emulator, _, http):
                 trouble = wish(emulator, outcome=outcome)
                 with pytest.raises((httpx.TransportError, ProtocolError)):
-                    await http.post(
-                        "/v1/experiences/events", json=events(element(action(moe_event_uuid=uuid4(1))))
-                    )
+                    await http.post("/v1/experiences/events", json=events(element(action(moe_event_uuid=uuid4(1)))))
                 emulator.troubles.clear(trouble.number)
                 assert emulator.ledger.counts.accepted == (outcome == "lose")
                 reply = await http.post("/v1/experiences/events", json=events())

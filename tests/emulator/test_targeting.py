@@ -5,21 +5,10 @@ import pytest
 from emulator.kit import World, emulator, served
 from hypothesis import given, strategies as st
 
-from moengage_personalize.emulator import (
-    Audience,
-    Catalogue,
-    Experience,
-    Network,
-    Profile,
-    Value,
-    Variation,
-    When,
-)
+from moengage_personalize.emulator import Audience, Catalogue, Experience, Network, Profile, Value, Variation, When
 from moengage_personalize.emulator._catalogue import device_of
 
-PHONE = (
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
-)
+PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
 ANDROID = "Mozilla/5.0 (Linux; Android 15; Pixel 9) AppleWebKit/537.36 Chrome/142.0.0.0 Mobile Safari/537.36"
 TABLET = "Mozilla/5.0 (Linux; Android 15; SM-X910) AppleWebKit/537.36 Chrome/142.0.0.0 Safari/537.36"
 IPAD = "Mozilla/5.0 (iPad; CPU OS 19_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1"
@@ -27,9 +16,7 @@ DESKTOP = "Mozilla/5.0 (X11; Linux x86_64; rv:145.0) Gecko/20100101 Firefox/145.
 
 
 def variations(*weights):
-    return tuple(
-        Variation(weight=weight, payload={"n": Value.of(number)}) for number, weight in enumerate(weights, 1)
-    )
+    return tuple(Variation(weight=weight, payload={"n": Value.of(number)}) for number, weight in enumerate(weights, 1))
 
 
 def only(**when):
@@ -77,9 +64,7 @@ def test_days_and_hours_are_targeted():
     assert not matches(emu, DAY_OF_THE_WEEK="Sunday")
 
 
-@pytest.mark.parametrize(
-    ("address", "expected"), [("203.0.113.9", True), ("198.51.100.1", False), ("::1", False)]
-)
+@pytest.mark.parametrize(("address", "expected"), [("203.0.113.9", True), ("198.51.100.1", False), ("::1", False)])
 def test_countries_are_targeted_by_address(address, expected):
     assert matches(only(countries=("IN",)), USER_IP_ADDRESS=address) is expected
 
@@ -148,9 +133,7 @@ def test_weights_are_shares():
 
 def test_different_experiences_draw_independently():
     audiences = (Audience(variations=variations(1, 1)),)
-    emu = emulator(
-        [Experience(key=f"key-{number}", audiences=audiences) for number in range(2)], rate_limit=None
-    )
+    emu = emulator([Experience(key=f"key-{number}", audiences=audiences) for number in range(2)], rate_limit=None)
     pairs = set()
     for number in range(60):
         found = served(emu, {"identifiers": {"customer_id": f"c{number}"}})
@@ -178,8 +161,6 @@ def test_a_global_control_group_is_shown_nothing_of_any_experience():
 
 def test_anonymous_visitors_are_drawn_by_dice():
     world = World()
-    emu = emulator(
-        (Experience(key="some-key", audiences=(Audience(variations=variations(1, 1)),)),), world=world
-    )
+    emu = emulator((Experience(key="some-key", audiences=(Audience(variations=variations(1, 1)),)),), world=world)
     world.dice = 0.99
     assert served(emu, {})["some-key"]["experience_context"]["moe_variation_id"] == "2"

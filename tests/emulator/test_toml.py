@@ -11,13 +11,7 @@ from hypothesis import given, strategies as st
 from moengage_personalize.emulator import Catalogue, load_catalogue
 from moengage_personalize.emulator._places import line_of, places
 from moengage_personalize.emulator._reload import Reloader
-from moengage_personalize.emulator._toml import (
-    catalogue_of,
-    demo_catalogue,
-    load_scenario,
-    scenario_of,
-    trouble_of,
-)
+from moengage_personalize.emulator._toml import catalogue_of, demo_catalogue, load_scenario, scenario_of, trouble_of
 
 MISTAKES = """
 global_control_group = 0.2
@@ -98,10 +92,7 @@ payload.Title = "Hi"
         (ONE.format(key="abcd"), "x.toml:2: experience[0].key: must have 5 to 50 characters, has 4"),
         (ONE.format(key="a" * 51), "x.toml:2: experience[0].key: must have 5 to 50 characters, has 51"),
         (ONE.format(key="twice") * 2, "x.toml:7: experience[1].key: 'twice' is another experience's key"),
-        (
-            "global_control_group = 2",
-            "x.toml:1: global_control_group: must be a share between 0 and 1, is 2.0",
-        ),
+        ("global_control_group = 2", "x.toml:1: global_control_group: must be a share between 0 and 1, is 2.0"),
         ("experience = 5", "x.toml:1: experience: is of the wrong type"),
         ("[[profile]]\ncustomer_id = 5", "x.toml:2: profile[0].customer_id: must be text, is 5"),
         (
@@ -113,8 +104,7 @@ payload.Title = "Hi"
             "x.toml:1: experience[0].audience: needs 1 to 10 audiences, has 11",
         ),
         (
-            ONE.format(key="abcde")
-            + "[[experience]]\nkey='other'\nname='abcd'\naudience=[{variation=[{payload={}}]}]",
+            ONE.format(key="abcde") + "[[experience]]\nkey='other'\nname='abcd'\naudience=[{variation=[{payload={}}]}]",
             "x.toml:8: experience[1].name: must have 5 to 256 characters, has 4",
         ),
     ],
@@ -225,17 +215,11 @@ def test_a_scenario_is_a_list_of_steps(tmp_path):
     [
         ("[[step]]\nstatus = 200", "s:2: step[0].status: must be between 400 and 599, is 200"),
         ("[[step]]\nafter = 1", "s:1: step[0]: a trouble must do something"),
-        (
-            "[[step]]\noutage = true\n[[step]]\noutcome = 'explode'",
-            "s:4: step[1].outcome: 'explode' is none of hang",
-        ),
+        ("[[step]]\noutage = true\n[[step]]\noutcome = 'explode'", "s:4: step[1].outcome: 'explode' is none of hang"),
         ("[[step]]\nlatency = -1", "s:2: step[0].latency: must be 0 or more, is -1"),
         ("[[step]]\nhang = true", "s:2: step[0].hang: there is no such setting"),
         ("[[step]]\noutage = 'no'", "s:2: step[0].outage: must be true or false, is 'no'"),
-        (
-            "[[step]]\noutage = true\nendpoints = ['fetch', 'all']",
-            "s:3: step[0].endpoints: must name some of fetch",
-        ),
+        ("[[step]]\noutage = true\nendpoints = ['fetch', 'all']", "s:3: step[0].endpoints: must name some of fetch"),
     ],
 )
 def test_a_mistake_in_a_scenario_is_named(text, complaint):

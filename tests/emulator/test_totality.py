@@ -8,32 +8,12 @@ from hypothesis import given, strategies as st
 
 from moengage_personalize.emulator._messages import Request
 
-TEXT = st.text(max_size=8) | st.sampled_from(
-    ["john@example.com", "Monday", "07", "home-hero", "\ud800", "web"]
-)
+TEXT = st.text(max_size=8) | st.sampled_from(["john@example.com", "Monday", "07", "home-hero", "\ud800", "web"])
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3)
-)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
 FIELDS = [
-    *(
-        "customer_id",
-        "identifiers",
-        "user_identifiers",
-        "experience_key",
-        "DAY_OF_THE_WEEK",
-        "TIME_OF_THE_DAY",
-    ),
-    *(
-        "USER_IP_ADDRESS",
-        "USER_AGENT",
-        "elements",
-        "actions",
-        "action",
-        "moe_event_uuid",
-        "event_time",
-        "platform",
-    ),
+    *("customer_id", "identifiers", "user_identifiers", "experience_key", "DAY_OF_THE_WEEK", "TIME_OF_THE_DAY"),
+    *("USER_IP_ADDRESS", "USER_AGENT", "elements", "actions", "action", "moe_event_uuid", "event_time", "platform"),
     *("attributes", "b_id", "user_attributes", "user_timezone_offset", "cid", "experience", "audience_name"),
 ]
 SPOILT = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=5)
@@ -68,8 +48,7 @@ def test_any_bytes_are_answered(body):
 
 
 @given(
-    st.binary(max_size=20),
-    st.dictionaries(st.sampled_from([b"authorization", b"moe-appkey"]), st.binary(max_size=20)),
+    st.binary(max_size=20), st.dictionaries(st.sampled_from([b"authorization", b"moe-appkey"]), st.binary(max_size=20))
 )
 def test_any_query_and_any_headers_are_answered(query, headers):
     asked = request("metadata")

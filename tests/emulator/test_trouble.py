@@ -64,10 +64,7 @@ def test_a_body_above_the_size_is_a_413_and_a_smaller_one_passes():
 
 @pytest.mark.parametrize(
     "poisoned",
-    [
-        element(user_attributes={"cursed": 1}),
-        element(action(attributes={**action()["attributes"], "cursed": "x"})),
-    ],
+    [element(user_attributes={"cursed": 1}), element(action(attributes={**action()["attributes"], "cursed": "x"}))],
 )
 def test_a_poison_attribute_fails_its_whole_request(poisoned):
     emu = emulator()
@@ -104,8 +101,7 @@ def test_a_timeline_begins_and_ends_by_the_clock():
     emu = emulator(world=world)
     emu.play(
         scenario_of(
-            "[[step]]\nafter = 5\nduration = 10\nstatus = 500\n"
-            "[[step]]\nafter = 15\nduration = 5\noutage = true"
+            "[[step]]\nafter = 5\nduration = 10\nstatus = 500\n[[step]]\nafter = 15\nduration = 5\noutage = true"
         )
     )
     seen = []
@@ -259,10 +255,7 @@ def test_all_trouble_ends_at_once():
 
 
 def test_a_wish_that_makes_no_sense_is_a_400_that_says_so():
-    for wish, words in (
-        ({"status": 200}, "between 400 and 599"),
-        ({"boom": 1}, "boom: there is no such setting"),
-    ):
+    for wish, words in (({"status": 200}, "between 400 and 599"), ({"boom": 1}, "boom: there is no such setting")):
         reply = press(emulator(), "trouble", wish)
         assert reply.status == 400
         assert words in said(reply)["description"]

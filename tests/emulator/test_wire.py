@@ -46,12 +46,7 @@ class Peer:
     def __init__(self, emu, protocol="h2", *, app=None, max_streams=250):
         self.emulator = emu
         self.server = SimpleNamespace(
-            emulator=emu,
-            app=app or emu.app,
-            max_streams=max_streams,
-            connections=set(),
-            tasks=set(),
-            is_out=False,
+            emulator=emu, app=app or emu.app, max_streams=max_streams, connections=set(), tasks=set(), is_out=False
         )
         self.transport = Transport(protocol)
         self.connection = Connection(self.server)
@@ -120,9 +115,7 @@ class H2(Peer):
             case h2.events.ConnectionTerminated():
                 self.goaway = (event.error_code.name, event.last_stream_id)
             case h2.events.RemoteSettingsChanged():
-                self.settings = {
-                    change.setting.name: change.new_value for change in event.changed_settings.values()
-                }
+                self.settings = {change.setting.name: change.new_value for change in event.changed_settings.values()}
 
 
 def run(body):
@@ -166,10 +159,7 @@ def test_a_body_waits_for_the_client_s_window_and_arrives_whole():
         while not peer.bodies[stream].endswith(b"}"):
             peer.h2.increment_flow_control_window(1000, stream)
             await peer.go()
-        assert (
-            len(json.loads(peer.bodies[stream])["experiences"]["a-lot-of"]["payload"]["Text"]["value"])
-            == 5000
-        )
+        assert len(json.loads(peer.bodies[stream])["experiences"]["a-lot-of"]["payload"]["Text"]["value"]) == 5000
         await peer.end()
 
     run(body)

@@ -108,9 +108,7 @@ async def trailers(exchange: Exchange) -> None:
     await exchange.whole.wait()
     exchange.start(200)
     await exchange.send(b"{}")
-    exchange.connection.send(
-        lambda h2: h2.send_headers(exchange.stream_id, [("x-checksum", "1")], end_stream=True)
-    )
+    exchange.connection.send(lambda h2: h2.send_headers(exchange.stream_id, [("x-checksum", "1")], end_stream=True))
 
 
 @behaviour("/early")
@@ -179,9 +177,7 @@ async def drip_headers(exchange: Exchange) -> None:
     """HEADERS byte by byte: nothing else can pass on this connection meanwhile."""
     connection = exchange.connection
     connection.flush()
-    connection.h2.send_headers(
-        exchange.stream_id, [(":status", "200"), ("x-filler", "!" * 40)], end_stream=True
-    )
+    connection.h2.send_headers(exchange.stream_id, [(":status", "200"), ("x-filler", "!" * 40)], end_stream=True)
     await connection.drip(connection.h2.data_to_send(), exchange.seconds("ms", 20))
 
 
@@ -321,12 +317,9 @@ async def goaway(exchange: Exchange) -> None:
         await ok(exchange)
         return
     connection = exchange.connection
-    last = {
-        "this": exchange.stream_id,
-        "zero": 0,
-        "max": GREATEST_STREAM,
-        "before": max(0, exchange.stream_id - 2),
-    }[exchange.query.get("last", "this")]
+    last = {"this": exchange.stream_id, "zero": 0, "max": GREATEST_STREAM, "before": max(0, exchange.stream_id - 2)}[
+        exchange.query.get("last", "this")
+    ]
     _raw(exchange, GoAwayFrame(0, last_stream_id=last, error_code=exchange.number("code", 0)))
     connection.ignore_above = last
     for stream_id, other in list(connection.exchanges.items()):
@@ -334,11 +327,7 @@ async def goaway(exchange: Exchange) -> None:
             other.task.cancel()
     if exchange.stream_id <= last:
         await ok(exchange)
-    others = [
-        e.task
-        for i, e in connection.exchanges.items()
-        if i <= last and e is not exchange and e.task is not None
-    ]
+    others = [e.task for i, e in connection.exchanges.items() if i <= last and e is not exchange and e.task is not None]
     if others:
         await asyncio.wait(others, timeout=10)
     connection.link.close()
@@ -413,9 +402,7 @@ async def settings(exchange: Exchange) -> None:
         codes[key]: int(value) for key, value in exchange.query.items() if key in codes
     }
     await exchange.whole.wait()
-    await (
-        exchange.connection.settled.wait()
-    )  # h2 takes the first acknowledgement that comes for the latest change
+    await exchange.connection.settled.wait()  # h2 takes the first acknowledgement that comes for the latest change
     exchange.connection.settled.clear()
     exchange.connection.send(lambda h2: h2.update_settings(changes))
     await asyncio.sleep(exchange.seconds("ms"))
@@ -458,9 +445,7 @@ async def broken(exchange: Exchange) -> None:
         "garbage": b"\xff" * 400,
         "data-on-zero": b"\x00\x00\x01\x00\x00\x00\x00\x00\x00x",
         "oversize-frame": b"\xff\xff\xff\x00\x00" + stream.to_bytes(4, "big"),
-        "bad-hpack": HeadersFrame(
-            stream, data=b"\xff\xff\xff\xff\xff\xff", flags=["END_HEADERS"]
-        ).serialize(),
+        "bad-hpack": HeadersFrame(stream, data=b"\xff\xff\xff\xff\xff\xff", flags=["END_HEADERS"]).serialize(),
         "even-stream": HeadersFrame(
             2, data=exchange.connection.h2.encoder.encode([(":status", "200")]), flags=["END_HEADERS"]
         ).serialize(),

@@ -29,9 +29,7 @@ class Certificates:
             "good": authority.issue_cert(HOST, "127.0.0.1"),
             "wrong_ca": stranger.issue_cert(HOST, "127.0.0.1"),
             "wrong_host": authority.issue_cert("elsewhere.test"),
-            "expired": authority.issue_cert(
-                HOST, not_before=yesterday - dt.timedelta(days=1), not_after=yesterday
-            ),
+            "expired": authority.issue_cert(HOST, not_before=yesterday - dt.timedelta(days=1), not_after=yesterday),
         }
         for name, leaf in issued.items():
             leaf.private_key_pem.write_to_path(str(directory / f"{name}.key"))

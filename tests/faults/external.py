@@ -33,9 +33,7 @@ def free_port() -> int:
         return port
 
 
-def await_port(
-    port: int, process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float = 15.0
-) -> None:
+def await_port(port: int, process: subprocess.Popen[bytes] | subprocess.Popen[str], seconds: float = 15.0) -> None:
     """Until somebody listens; a process that died first is an error with its output."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
@@ -48,17 +46,11 @@ def await_port(
 
 
 @contextlib.contextmanager
-def running(
-    command: Sequence[str | Path], port: int, *, cwd: Path, log: Path
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str | Path], port: int, *, cwd: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A server process in a group of its own, which is ended with its workers."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(word) for word in command],
-            cwd=cwd,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            [str(word) for word in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             await_port(port, process)

@@ -39,9 +39,7 @@ async def application(
     await asyncio.sleep(int(query.get("ms", ["0"])[0]) / 1000)
     answer = {"length": length, "sha256": digest.hexdigest(), "http": scope["http_version"]}
     body = json.dumps(answer).encode()
-    await send(
-        {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
-    )
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": body})
 
 

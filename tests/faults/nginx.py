@@ -106,12 +106,7 @@ def version() -> str:
 
 @contextlib.contextmanager
 def nginx(
-    certificates: Certificates,
-    directory: Path,
-    *,
-    directives: str = "",
-    answer_bytes: int = 1000,
-    logged: bool = True,
+    certificates: Certificates, directory: Path, *, directives: str = "", answer_bytes: int = 1000, logged: bool = True
 ) -> Iterator[Nginx]:
     """Run one; `directives` go into the server block (`keepalive_requests 100;`)."""
     program = executable()

@@ -72,9 +72,7 @@ class ServerConfig:
         if self.tls_maximum == "TLSv1_1":
             context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
             context.set_ciphers("DEFAULT:@SECLEVEL=0")
-        with warnings.catch_warnings(
-            action="ignore", category=DeprecationWarning
-        ):  # TLS 1.1 is what is asked for
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # TLS 1.1 is what is asked for
             context.maximum_version = ssl.TLSVersion[self.tls_maximum]
         context.load_cert_chain(pems.chain(self.certificate), pems.key(self.certificate))
         if self.alpn:
@@ -284,11 +282,7 @@ class Http2Side:
     def _finish(self, stream_id: int, task: asyncio.Task[None]) -> None:
         self.exchanges.pop(stream_id, None)
         self.seen.concurrent -= 1
-        if (
-            not task.cancelled()
-            and (error := task.exception()) is not None
-            and not isinstance(error, H2Error)
-        ):
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, H2Error):
             self.seen.violations.append(f"the server itself failed: {error!r}")
 
     def _data(self, stream_id: int, data: bytes, flow_controlled: int) -> None:

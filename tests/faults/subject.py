@@ -27,11 +27,7 @@ Outcome = httpx.Response | httpx.HTTPError
 def make_transport(context: ssl.SSLContext | None, **options: Any) -> Any:
     if STOCK:
         return httpx.AsyncHTTPTransport(
-            http2=True,
-            verify=context or True,
-            trust_env=False,
-            limits=httpx.Limits(keepalive_expiry=None),
-            **options,
+            http2=True, verify=context or True, trust_env=False, limits=httpx.Limits(keepalive_expiry=None), **options
         )
     from moengage_personalize.http2 import Http2Transport
 

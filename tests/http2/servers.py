@@ -190,9 +190,7 @@ class Http1(asyncio.Protocol):
         head, separator, body = self.data.partition(b"\r\n\r\n")
         if not separator:
             return
-        length = int(
-            dict(line.lower().split(b": ") for line in head.split(b"\r\n")[1:]).get(b"content-length", 0)
-        )
+        length = int(dict(line.lower().split(b": ") for line in head.split(b"\r\n")[1:]).get(b"content-length", 0))
         if len(body) < length:
             return
         path = head.split()[1]

@@ -63,9 +63,7 @@ def test_a_dead_address_costs_a_quarter_of_a_second():
 
 
 def test_a_refused_address_costs_nothing():
-    network = dialled(
-        {"a": (0.01, ConnectionRefusedError()), "b": (0, None)}, [(V6, ("a", 1)), (V4, ("b", 1))]
-    )
+    network = dialled({"a": (0.01, ConnectionRefusedError()), "b": (0, None)}, [(V6, ("a", 1)), (V4, ("b", 1))])
     assert network.took == pytest.approx(0.01)
 
 
@@ -75,9 +73,7 @@ def test_two_that_answer_at_once_leave_one_socket():
 
 @pytest.mark.parametrize("addresses", [[], [(V4, ("a", 1)), (V4, ("b", 1))]])
 def test_if_none_answers_the_last_reason_is_raised(addresses):
-    network = Network(
-        {"a": (0.3, ConnectionRefusedError("first")), "b": (0.1, ConnectionRefusedError("last"))}
-    )
+    network = Network({"a": (0.3, ConnectionRefusedError("first")), "b": (0.1, ConnectionRefusedError("last"))})
     with pytest.raises(OSError, match=r"no address" if not addresses else r"first|last"):
         run(dial(addresses, network))
     assert all(sock.fileno() < 0 for sock in network.open)

@@ -76,6 +76,8 @@ def test_our_goodbye_waits_for_nobody():
 
 @pytest.mark.parametrize("way", ["seal", "open"])
 def test_a_session_that_breaks_costs_the_connection_and_the_request_is_sent_again(monkeypatch, way):
+    monkeypatch.setattr("moengage_personalize.http2._liveness.IDLE", 0.0)
+
     def fail(*_):
         raise ssl.SSLError("broken")
 
@@ -263,9 +265,7 @@ def test_no_traceback_shows_a_secret_or_a_body():
                 try:
                     await client.exchange(to, b"canary-body", deadline=anyio.current_time() + 0.03)
                 except httpx.ReadTimeout as error:
-                    return "".join(
-                        traceback.TracebackException.from_exception(error, capture_locals=True).format()
-                    )
+                    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
 
     told = asyncio.run(test())
     told = told[told.index("_transport.py") :]  # this test's own frame knows them

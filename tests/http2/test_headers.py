@@ -14,19 +14,14 @@ from moengage_personalize.http2._headers import (
 )
 
 SECRETS = [(b"authorization", b"Basic c2VjcmV0"), (b"moe-appkey", b"WORKSPACE")]
-NAMES = st.sampled_from(
-    [b"accept", b"user-agent", b"x-one", b"x-two", b"content-type", b"authorization", b"cookie"]
-)
+NAMES = st.sampled_from([b"accept", b"user-agent", b"x-one", b"x-two", b"content-type", b"authorization", b"cookie"])
 VALUES = st.one_of(
-    st.sampled_from([b"", b"a", b"application/json"]),
-    st.binary(max_size=200).map(lambda value: value.hex().encode()),
+    st.sampled_from([b"", b"a", b"application/json"]), st.binary(max_size=200).map(lambda value: value.hex().encode())
 )
 ROUTES = st.lists(st.tuples(NAMES, VALUES), max_size=6).map(
     lambda headers: route(b"POST", b"https", b"example.com", b"/v1/fetch", headers)
 )
-VARYING = st.lists(
-    st.tuples(st.sampled_from([b"content-length", b"traceparent", b"x-very-own"]), VALUES), max_size=3
-)
+VARYING = st.lists(st.tuples(st.sampled_from([b"content-length", b"traceparent", b"x-very-own"]), VALUES), max_size=3)
 SIZES = st.sampled_from([0, 32, 100, 4096, 65_536])
 
 
@@ -85,9 +80,7 @@ def count_encodings(encoder, monkeypatch):
     calls = []
     encode = hpack.Encoder.encode
     monkeypatch.setattr(
-        hpack.Encoder,
-        "encode",
-        lambda self, *args, **kwargs: calls.append(1) or encode(self, *args, **kwargs),
+        hpack.Encoder, "encode", lambda self, *args, **kwargs: calls.append(1) or encode(self, *args, **kwargs)
     )
     return calls
 
@@ -189,9 +182,7 @@ def test_pseudo_headers_are_checked_too(part):
 
 
 def test_the_headers_of_http1s_framing_are_left_out():
-    to = route_of(
-        [(b"Host", b"example.com"), (b"Connection", b"close"), (b"TE", b"trailers"), (b"X-Kept", b" 1 ")]
-    )
+    to = route_of([(b"Host", b"example.com"), (b"Connection", b"close"), (b"TE", b"trailers"), (b"X-Kept", b" 1 ")])
     assert to.headers == ((b"x-kept", b"1"),)
     assert to.url == "https://example.com/fetch"
 

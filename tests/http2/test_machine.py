@@ -47,9 +47,7 @@ def test_a_request_reaches_the_server_and_its_response_comes_back():
     assert dict(lab.requests[1])[b":path"] == b"/fetch"
     assert dict(lab.requests[1])[b"authorization"] == b"Basic abc"
     assert lab.bodies[1] == b"hello"
-    assert one.outcome == Response(
-        200, ((b"content-type", b"text/plain"), (b"content-length", b"5")), b"world"
-    )
+    assert one.outcome == Response(200, ((b"content-type", b"text/plain"), (b"content-length", b"5")), b"world")
     assert lab.settled == [one]
     assert repr(lab.machine) == "<serving streams=0 queued=0 abandoned=0 limit=100 window=65530>"
     assert "ended" in repr(one)
@@ -105,9 +103,7 @@ def test_a_response_without_a_body_may_announce_a_length(to, status):
     lab.to_client(
         raw(
             HeadersFrame(
-                1,
-                encode([(b":status", status), (b"content-length", b"9")]),
-                flags=["END_HEADERS", "END_STREAM"],
+                1, encode([(b":status", status), (b"content-length", b"9")]), flags=["END_HEADERS", "END_STREAM"]
             )
         )
     )
@@ -140,76 +136,45 @@ def test_an_early_final_response_is_a_response():
     ("frames", "reason"),
     [
         ([DataFrame(1, b"x")], Why.MALFORMED),
-        (
-            [HeadersFrame(1, OK, flags=["END_HEADERS"]), HeadersFrame(1, OK, flags=["END_HEADERS"])],
-            Why.MALFORMED,
-        ),
+        ([HeadersFrame(1, OK, flags=["END_HEADERS"]), HeadersFrame(1, OK, flags=["END_HEADERS"])], Why.MALFORMED),
         ([HeadersFrame(1, encode([(b"a", b"b")]), flags=["END_HEADERS"])], Why.MALFORMED),
         ([HeadersFrame(1, encode([(b":status", b"101")]), flags=["END_HEADERS"])], Why.MALFORMED),
-        (
-            [HeadersFrame(1, encode([(b":status", b"100")]), flags=["END_HEADERS", "END_STREAM"])],
-            Why.MALFORMED,
-        ),
+        ([HeadersFrame(1, encode([(b":status", b"100")]), flags=["END_HEADERS", "END_STREAM"])], Why.MALFORMED),
         ([HeadersFrame(1, encode([(b":status", b"2OO")]), flags=["END_HEADERS"])], Why.MALFORMED),
+        ([HeadersFrame(1, encode([(b":status", b"200"), (b"A", b"b")]), flags=["END_HEADERS"])], Why.MALFORMED),
         (
-            [HeadersFrame(1, encode([(b":status", b"200"), (b"A", b"b")]), flags=["END_HEADERS"])],
+            [HeadersFrame(1, encode([(b":status", b"200"), (b"connection", b"close")]), flags=["END_HEADERS"])],
+            Why.MALFORMED,
+        ),
+        (
+            [HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"1, 2")]), flags=["END_HEADERS"])],
             Why.MALFORMED,
         ),
         (
             [
-                HeadersFrame(
-                    1, encode([(b":status", b"200"), (b"connection", b"close")]), flags=["END_HEADERS"]
-                )
-            ],
-            Why.MALFORMED,
-        ),
-        (
-            [
-                HeadersFrame(
-                    1, encode([(b":status", b"200"), (b"content-length", b"1, 2")]), flags=["END_HEADERS"]
-                )
-            ],
-            Why.MALFORMED,
-        ),
-        (
-            [
-                HeadersFrame(
-                    1, encode([(b":status", b"200"), (b"content-length", b"1")]), flags=["END_HEADERS"]
-                ),
+                HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"1")]), flags=["END_HEADERS"]),
                 DataFrame(1, b"xy"),
             ],
             Why.MALFORMED,
         ),
         (
             [
-                HeadersFrame(
-                    1, encode([(b":status", b"200"), (b"content-length", b"3")]), flags=["END_HEADERS"]
-                ),
+                HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"3")]), flags=["END_HEADERS"]),
                 DataFrame(1, b"xy", flags=["END_STREAM"]),
             ],
             Why.MALFORMED,
         ),
         (
-            [
-                HeadersFrame(
-                    1, encode([(b":status", b"200"), (b"content-length", b"2000")]), flags=["END_HEADERS"]
-                )
-            ],
+            [HeadersFrame(1, encode([(b":status", b"200"), (b"content-length", b"2000")]), flags=["END_HEADERS"])],
             Why.TOO_LARGE,
         ),
         ([HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 1001)], Why.TOO_LARGE),
-        (
-            [HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 1001, flags=["END_STREAM"])],
-            Why.TOO_LARGE,
-        ),
+        ([HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"x" * 1001, flags=["END_STREAM"])], Why.TOO_LARGE),
         ([RstStreamFrame(1, error_code=ErrorCodes.INTERNAL_ERROR)], Why.RESET),
         ([RstStreamFrame(1, error_code=0xABCD)], Why.RESET),
         ([RstStreamFrame(1, error_code=ErrorCodes.REFUSED_STREAM)], Why.UNPROCESSED),
         (
-            [
-                HeadersFrame(1, OK, flags=["END_HEADERS"]),
-                RstStreamFrame(1, error_code=ErrorCodes.REFUSED_STREAM),
-            ],
+            [HeadersFrame(1, OK, flags=["END_HEADERS"]), RstStreamFrame(1, error_code=ErrorCodes.REFUSED_STREAM)],
             Why.RESET,
         ),
         ([WindowUpdateFrame(1, window_increment=2**31 - 1)], Why.MALFORMED),
@@ -258,9 +223,7 @@ def test_padding_comes_back_as_credit_of_the_stream():
     lab = Lab()
     one = lab.send()
     room = one.room
-    lab.to_client(
-        raw(HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"abc", pad_length=9, flags=["PADDED"]))
-    )
+    lab.to_client(raw(HeadersFrame(1, OK, flags=["END_HEADERS"]), DataFrame(1, b"abc", pad_length=9, flags=["PADDED"])))
     assert one.room == room - 3
     assert (wire.WINDOW_UPDATE, 0, 1) in frames_of(lab.machine.outgoing(lab.now))
 
@@ -444,9 +407,7 @@ def test_an_upload_that_nobody_waits_for_may_still_move():
     lab.credit = lambda event: None
     one = lab.send(b"x" * 100_000)
     lab.machine.abandon(one, lab.now)
-    lab.to_client(
-        raw(WindowUpdateFrame(1, window_increment=100_000), WindowUpdateFrame(0, window_increment=20_000))
-    )
+    lab.to_client(raw(WindowUpdateFrame(1, window_increment=100_000), WindowUpdateFrame(0, window_increment=20_000)))
     assert one.sent == 65_535
     lab.machine.outgoing(lab.now)
     assert one.sent == 65_535  # nobody waits: half of the window is others'
@@ -592,9 +553,7 @@ def test_a_write_timeout_counts_from_the_last_progress():
     lab.credit = lambda event: None
     one = lab.send(b"x" * 100_000, patience={"write": 0.2, "read": 5})
     lab.after(0.15)
-    lab.to_client(
-        raw(WindowUpdateFrame(1, window_increment=10_000), WindowUpdateFrame(0, window_increment=10_000))
-    )
+    lab.to_client(raw(WindowUpdateFrame(1, window_increment=10_000), WindowUpdateFrame(0, window_increment=10_000)))
     lab.machine.outgoing(lab.now)
     lab.after(0.15)
     assert one.phase is Phase.OPEN

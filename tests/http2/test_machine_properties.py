@@ -17,9 +17,7 @@ from moengage_personalize.http2._machine import Machine
 from moengage_personalize.http2._stream import Failure, Lane, Phase, Response, Why
 from moengage_personalize.http2._terms import Counters, Limits, State
 
-LIMITS = Limits(
-    resets=3, resets_per_second=2, connection_window=70_000, response_bytes=30_000, streams_at_first=4
-)
+LIMITS = Limits(resets=3, resets_per_second=2, connection_window=70_000, response_bytes=30_000, streams_at_first=4)
 
 
 class Conversation(RuleBasedStateMachine):
@@ -255,11 +253,7 @@ FRAMES = st.one_of(
         st.booleans(),
         st.sampled_from([True, True, False]),
     ),
-    st.builds(
-        lambda s, c: RstStreamFrame(s, error_code=c).serialize(),
-        st.sampled_from([1, 3, 9]),
-        st.integers(0, 20),
-    ),
+    st.builds(lambda s, c: RstStreamFrame(s, error_code=c).serialize(), st.sampled_from([1, 3, 9]), st.integers(0, 20)),
     st.builds(
         lambda k, v: SettingsFrame(0, {k: v}).serialize(),
         st.integers(1, 6),
@@ -304,10 +298,7 @@ def test_splits_change_nothing(frames, data):
     whole, pieces = (Machine(0.0, Limits(), Counters()) for _ in range(2))
     stream = SettingsFrame(0).serialize() + b"".join(frames)
     ends = []
-    for machine, cuts in (
-        (whole, []),
-        (pieces, data.draw(st.lists(st.integers(0, len(stream)), max_size=20))),
-    ):
+    for machine, cuts in ((whole, []), (pieces, data.draw(st.lists(st.integers(0, len(stream)), max_size=20)))):
         machine.start(0.0)
         many = [exchange(b"x" * 100), exchange()]
         for one in many:
@@ -326,9 +317,7 @@ BODY = st.binary(max_size=3000)
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(BODY, BODY, st.sampled_from(["end", "reset", "trailers"]), st.booleans()),
-        min_size=1,
-        max_size=6,
+        st.tuples(BODY, BODY, st.sampled_from(["end", "reset", "trailers"]), st.booleans()), min_size=1, max_size=6
     ),
     st.permutations(range(6)),
     st.data(),
@@ -359,8 +348,7 @@ def test_a_legal_server_is_understood_as_by_h2s_own_client(scripts, order, data)
         if informational:
             server.send_headers(stream, [(b":status", b"103"), (b"link", b"</x>")])
         server.send_headers(
-            stream,
-            [(b":status", b"200"), (b"x-stream", b"%d" % stream), (b"vary", first[:20].hex().encode())],
+            stream, [(b":status", b"200"), (b"x-stream", b"%d" % stream), (b"vary", first[:20].hex().encode())]
         )
         server.send_data(stream, first, pad_length=data.draw(st.sampled_from([None, 0, 7])))
         if end == "reset":
@@ -385,9 +373,7 @@ def test_a_legal_server_is_understood_as_by_h2s_own_client(scripts, order, data)
     for start, stop in zip([0, *edges], [*edges, len(wire)], strict=True):
         lab.machine.receive(wire[start:stop], lab.now)
     for one in many:
-        ours = (
-            [one.outcome.headers, one.outcome.body, "ended"] if isinstance(one.outcome, Response) else "reset"
-        )
+        ours = [one.outcome.headers, one.outcome.body, "ended"] if isinstance(one.outcome, Response) else "reset"
         assert ours == theirs[one.stream_id]
 
 

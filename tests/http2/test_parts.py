@@ -70,9 +70,7 @@ def test_a_budget_is_spent_and_comes_back():
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 12), st.integers(0, 255), st.integers(0, 2**31 - 1), st.binary(max_size=50))
-    ),
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 255), st.integers(0, 2**31 - 1), st.binary(max_size=50))),
     st.data(),
 )
 def test_frames_survive_any_split(frames, data):
@@ -113,9 +111,7 @@ def test_every_failure_is_an_exception_of_httpx(why):
 
 def coded(body, *codings):
     return Response(
-        200,
-        (*((b"content-encoding", each) for each in codings), (b"content-length", b"9"), (b"a", b"b")),
-        body,
+        200, (*((b"content-encoding", each) for each in codings), (b"content-length", b"9"), (b"a", b"b")), body
     )
 
 

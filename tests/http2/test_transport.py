@@ -25,9 +25,7 @@ BACKENDS = {"asyncio": asyncio.run, "uvloop": uvloop.run, "trio": trio.run}
 @pytest.fixture(params=BACKENDS)
 def run(request):
     """Run an async test on each of the event loops."""
-    return lambda test: (
-        BACKENDS[request.param](test) if request.param == "trio" else BACKENDS[request.param](test())
-    )
+    return lambda test: BACKENDS[request.param](test) if request.param == "trio" else BACKENDS[request.param](test())
 
 
 @pytest.fixture
@@ -194,7 +192,9 @@ def test_a_refused_stream_is_sent_again_three_times_at_most(run, server):
     run(test)
 
 
-def test_a_request_on_a_dead_idle_connection_is_sent_again_once(run, server):
+def test_a_request_on_a_dead_idle_connection_is_sent_again_once(run, server, monkeypatch):
+    monkeypatch.setattr("moengage_personalize.http2._liveness.IDLE", 0.0)
+
     async def test():
         async with transport() as client:
             await get(client, server)
@@ -230,9 +230,7 @@ def test_not_one_byte_of_a_request_leaves_if_the_server_is_not_who_it_should_be(
 
         async def test():
             async with transport() as client:
-                to = client.route(
-                    "POST", f"https://localhost:{server.port}/", [(b"authorization", b"secret")]
-                )
+                to = client.route("POST", f"https://localhost:{server.port}/", [(b"authorization", b"secret")])
                 with pytest.raises(httpx.ConnectError) as caught:
                     await client.exchange(to, b"body", deadline=after(5))
                 assert "secret" not in repr(caught.value)
@@ -268,9 +266,7 @@ def test_a_stuck_resolver_holds_up_nobody(run, monkeypatch):
             with pytest.raises(httpx.ConnectTimeout):
                 await client.exchange(client.route("GET", "https://example.com/"), deadline=after(0.05))
             with pytest.raises(httpx.ConnectTimeout):
-                await client.exchange(
-                    client.route("GET", "https://example.com/"), patience=Patience(connect=0.02)
-                )
+                await client.exchange(client.route("GET", "https://example.com/"), patience=Patience(connect=0.02))
             assert "connecting" in repr(client)
 
     run(test)
@@ -285,9 +281,7 @@ def test_a_server_without_http2_is_spoken_to_in_http1(run):
                 async with anyio.create_task_group() as group:
                     for _ in range(2):
                         group.start_soon(get, client, server)
-                assert (
-                    await get(client, server, body=b"x", varying=[(b"traceparent", b"00")])
-                ).body == b"one"
+                assert (await get(client, server, body=b"x", varying=[(b"traceparent", b"00")])).body == b"one"
                 assert client.stats().protocol == "http/1.1"
                 assert "http/1.1" in repr(client)
                 request = httpx.Request("GET", server.origin)

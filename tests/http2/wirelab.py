@@ -13,11 +13,7 @@ from moengage_personalize.http2._stream import Exchange, Failure, Lane, Patience
 from moengage_personalize.http2._terms import Counters, Limits
 
 ROUTE = route(
-    b"POST",
-    b"https",
-    b"example.com",
-    b"/fetch",
-    [(b"accept", b"application/json"), (b"authorization", b"Basic abc")],
+    b"POST", b"https", b"example.com", b"/fetch", [(b"accept", b"application/json"), (b"authorization", b"Basic abc")]
 )
 HEAD = route(b"HEAD", b"https", b"example.com", b"/fetch", [])
 

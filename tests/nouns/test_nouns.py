@@ -77,7 +77,10 @@ def every_error(kind=PersonalizeError):
 
 
 def test_the_tree_of_errors_is_the_one_that_is_drawn():
-    assert {kind for kind in every_error() if kind.__module__ == PersonalizeError.__module__} == {PersonalizeError, *TREE}
+    assert {kind for kind in every_error() if kind.__module__ == PersonalizeError.__module__} == {
+        PersonalizeError,
+        *TREE,
+    }
     for kind, bases in TREE.items():
         assert kind.__bases__ == bases
         assert kind.retryable is (kind in RETRYABLE)

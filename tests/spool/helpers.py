@@ -104,9 +104,7 @@ class Disk:
         doubtful, before = self.doubtful.get(name), self.content.get(name, b"").ljust(len(now), b"\0")
         if doubtful is not None:
             now = b"".join(
-                before[at : at + PAGE]
-                if now[at : at + PAGE] == doubtful[at : at + PAGE]
-                else now[at : at + PAGE]
+                before[at : at + PAGE] if now[at : at + PAGE] == doubtful[at : at + PAGE] else now[at : at + PAGE]
                 for at in range(0, len(now), PAGE)
             )
         self.content[name] = now
@@ -125,9 +123,7 @@ class Disk:
                 now = b""  # not even the size
             old = (synced or b"").ljust(len(now), b"\0")
             pages = [
-                now[at : at + PAGE]
-                if now[at : at + PAGE] == old[at : at + PAGE] or choose()
-                else old[at : at + PAGE]
+                now[at : at + PAGE] if now[at : at + PAGE] == old[at : at + PAGE] or choose() else old[at : at + PAGE]
                 for at in range(0, len(now), PAGE)
             ]
             path = target / name

@@ -48,9 +48,7 @@ def root(tmp_path):
 
 
 def spool_at(root, **options):
-    return DiskSpool(
-        root, **{"segment_bytes": SEGMENT, "max_bytes": 1 << 24, "sync_interval": 60.0, **options}
-    )
+    return DiskSpool(root, **{"segment_bytes": SEGMENT, "max_bytes": 1 << 24, "sync_interval": 60.0, **options})
 
 
 async def opened(root, **options):
@@ -248,13 +246,7 @@ async def test_before_open_and_after_aclose_append_answers_none_and_the_rest_rai
     for state in ("new", "closed"):
         assert spool.append(entry(1)) is None
         spool.settle([1 << 32])
-        for call in (
-            spool.sync,
-            spool.dead_letters,
-            spool.replay,
-            lambda: spool.read([]),
-            lambda: everything(spool),
-        ):
+        for call in (spool.sync, spool.dead_letters, spool.replay, lambda: spool.read([]), lambda: everything(spool)):
             with pytest.raises(SpoolClosedError):
                 await call()
         assert spool.stats().state == state
@@ -657,9 +649,7 @@ async def test_letters_can_be_discarded(root):
 
 
 def test_nothing_shows_a_person_or_a_payload():
-    secret = attrs.evolve(
-        entry(1), customer=b"CANARY", payload=b"CANARY", attributes=b"CANARY", event_uuid="CANARY"
-    )
+    secret = attrs.evolve(entry(1), customer=b"CANARY", payload=b"CANARY", attributes=b"CANARY", event_uuid="CANARY")
     shown = repr(secret) + repr(DeadLetter(entry=secret, reason="r", status=None, buried_at=0.0))
     assert "CANARY" not in shown
     assert isinstance(pickle.loads(pickle.dumps(secret)), Entry)

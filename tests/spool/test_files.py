@@ -436,9 +436,7 @@ bench.cycle()
 print(bench.spool.stats().last_error)
 bench.close()
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert (ran.returncode, ran.stdout.strip()) == (0, "create a segment: File too large"), ran.stderr
 
 
@@ -496,9 +494,7 @@ try:
 except SpoolDirectoryError as error:
     print("refused")
 """
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert ran.stdout.strip() == "refused", ran.stderr
 
 
@@ -535,9 +531,7 @@ def test_a_directory_deleted_at_run_time_is_made_again_and_everything_pending_mo
     bench.append(entry(100))
     bench.kill()
     heir, found = heir_of(root)
-    assert {one.event_uuid: one for one in found} == {
-        one.event_uuid: one for one in [*everything[10:], entry(100)]
-    }
+    assert {one.event_uuid: one for one in found} == {one.event_uuid: one for one in [*everything[10:], entry(100)]}
     heir.close()
 
 

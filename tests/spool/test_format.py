@@ -122,9 +122,7 @@ def test_a_record_inside_a_payload_is_not_read_even_when_its_carrier_is_damaged(
     # Whoever wrote the payload did not know this file's marker.
     forged = image([f.encode_entry(entry(66))], marker=b"forged!!")
     carrier = entry(1)
-    body = f.encode_entry(
-        Entry(**{**{a: getattr(carrier, a) for a in Entry.__slots__[:7]}, "payload": forged})
-    )
+    body = f.encode_entry(Entry(**{**{a: getattr(carrier, a) for a in Entry.__slots__[:7]}, "payload": forged}))
     data = bytearray(image([body, f.encode_entry(entry(2))]))
     data[f.FRAME_SIZE] ^= 255  # its length
     assert decoded(bytes(data)) == [entry(2)]

@@ -59,9 +59,7 @@ class PowerCuts(RuleBasedStateMachine):
     @rule(data=st.data(), keep=st.integers(0, 3))
     def settle(self, data, keep):
         chosen = (
-            data.draw(st.lists(st.sampled_from(sorted(self.tickets)), unique=True))
-            if keep
-            else sorted(self.tickets)
+            data.draw(st.lists(st.sampled_from(sorted(self.tickets)), unique=True)) if keep else sorted(self.tickets)
         )
         self.bench.journal.settle([self.tickets.pop(uuid) for uuid in chosen])
         for uuid in chosen:

@@ -80,7 +80,9 @@ async def test_what_was_accepted_before_kill_9_is_delivered_by_whoever_comes_nex
     async with serve(emulator) as server:
         for cycle in range(24 // workers):
             if cycle % 3 == 1:  # so that much is left behind
-                emulator.troubles.add(Trouble(endpoints=("events",), status=503, duration=0.5), now=emulator.effects.now())
+                emulator.troubles.add(
+                    Trouble(endpoints=("events",), status=503, duration=0.5), now=emulator.effects.now()
+                )
             victims = [Victim(server, tmp_path, f"{cycle}-{worker}") for worker in range(workers)]
             await spoken(*victims)
             await anyio.sleep(rnd.random() * 0.5)

@@ -42,7 +42,7 @@ async def abandon(transport: Any, url: str, seconds: float, *, by: str) -> None:
 
 @pytest.mark.parametrize("by", ["cancellation", "timeout", "deadline"])
 @pytest.mark.parametrize("at_once", [30, 300])
-async def test_300_calls_abandoned_at_50_ms_on_a_hanging_server_then_calls_to_a_healthy_path_all_succeed_on_the_same_connection(  # noqa: E501
+async def test_300_calls_abandoned_at_50_ms_on_a_hanging_server_then_calls_to_a_healthy_path_all_succeed_on_the_same_connection(
     server: FaultServer, transport: Any, report: Report, by: str, at_once: int
 ) -> None:
     async with transport() as it:
@@ -80,7 +80,7 @@ async def test_17_abandoned_1_mb_responses_leave_the_connection_as_good_as_new(
 
 
 @pytest.mark.parametrize("anyio_backend", LOOPS)
-async def test_in_six_storms_of_320_fetches_no_fetch_fails_that_nobody_cancelled_with_one_attempt_each_over_one_connection(  # noqa: E501
+async def test_in_six_storms_of_320_fetches_no_fetch_fails_that_nobody_cancelled_with_one_attempt_each_over_one_connection(
     server_process: FaultServerProcess, transport: Any, report: Report, anyio_backend: Any
 ) -> None:
     chance = random.Random(320)
@@ -122,7 +122,7 @@ async def test_in_six_storms_of_320_fetches_no_fetch_fails_that_nobody_cancelled
     assert seen.accepted == 1
 
 
-async def test_10000_requests_at_50_concurrent_through_nginx_with_keepalive_requests_100_one_attempt_each_no_error_at_most_102_handshakes(  # noqa: E501
+async def test_10000_requests_at_50_concurrent_through_nginx_with_keepalive_requests_100_one_attempt_each_no_error_at_most_102_handshakes(
     certificates: Certificates, transport: Any, tmp_path: Path, report: Report
 ) -> None:
     errors: list[Result] = []
@@ -307,7 +307,7 @@ async def test_one_burst_of_2000_cancellations_against_node_no_innocent_fails(
     assert seen["session_errors"] == []
 
 
-def test_a_resolver_stuck_for_5_s_callers_leave_in_time_to_thread_is_not_delayed_and_the_process_exits_within_300_ms(  # noqa: E501
+def test_a_resolver_stuck_for_5_s_callers_leave_in_time_to_thread_is_not_delayed_and_the_process_exits_within_300_ms(
     report: Report,
 ) -> None:
     """In a process of its own, as it is about how a process ends; the transport has no grace of its own.
@@ -319,20 +319,14 @@ def test_a_resolver_stuck_for_5_s_callers_leave_in_time_to_thread_is_not_delayed
         numbers = _with_a_stuck_resolver()
         tries.append(numbers)
         report(", ".join(f"{key} {value:.3f} s" for key, value in numbers.items()))
-        if (
-            numbers["slowest_caller"] <= 0.45
-            and numbers["slowest_to_thread"] <= 0.15
-            and numbers["exit"] <= 0.3
-        ):
+        if numbers["slowest_caller"] <= 0.45 and numbers["slowest_to_thread"] <= 0.15 and numbers["exit"] <= 0.3:
             return
     pytest.fail(f"{tries}")
 
 
 def _with_a_stuck_resolver() -> dict[str, float]:
     script = Path(__file__).parents[2] / "faults" / "stuck_resolver.py"
-    process = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
-    )
+    process = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
     ended = time.time()
     assert (process.returncode, process.stderr) == (0, "")
     numbers = {key: float(value) for key, value in re.findall(r"(\w+)=([\d.]+)", process.stdout)}

@@ -42,9 +42,7 @@ class Victim:
         return base + self.path + ("&" if "?" in self.path else "?") + f"cell=victim-{turns}"
 
 
-async def _one_run(
-    server: FaultServer, base: str, certificates: Certificates, turns: int, victim: Victim
-) -> bool:
+async def _one_run(server: FaultServer, base: str, certificates: Certificates, turns: int, victim: Victim) -> bool:
     """Cancel after `turns`; returns whether the victim was through before that."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SteppingLoop)
@@ -184,9 +182,7 @@ async def test_among_hostile_answers_and_timeouts_every_innocent_is_served(
     async with transport() as it:
 
         async def innocent() -> None:
-            innocents.append(
-                await attempt(it, server.url + "/ok?ms=10&bytes=2000&cell=innocent", deadline=10.0)
-            )
+            innocents.append(await attempt(it, server.url + "/ok?ms=10&bytes=2000&cell=innocent", deadline=10.0))
 
         async def villain() -> None:
             guilty.append(await attempt(it, server.url + hostile, deadline=0.1 if hostile in LATE else 10.0))

@@ -107,22 +107,16 @@ async def test_a_server_that_does_not_greet_as_http2_is_a_typed_error_in_time(
 async def test_a_certificate_that_does_not_verify_is_a_connect_error_and_no_byte_of_a_request_leaves(
     certificates: Certificates, transport: Any, certificate: str, lane: Lane, anyio_backend: Any
 ) -> None:
-    with FaultServer(
-        ServerConfig(certificates=str(certificates.directory), certificate=certificate)
-    ) as server:
+    with FaultServer(ServerConfig(certificates=str(certificates.directory), certificate=certificate)) as server:
         async with transport() as it:
             for _ in range(3):
-                results = await attempt_all(
-                    it, [server.url + "/ok"] * 3, deadline=2.0, lane=lane, body=BODIES[lane]
-                )
+                results = await attempt_all(it, [server.url + "/ok"] * 3, deadline=2.0, lane=lane, body=BODIES[lane])
                 assert {type(result.outcome) for result in results} == {httpx.ConnectError}, results
         assert (server.seen.plaintext_bytes, server.seen.streams, server.seen.handshakes) == (0, 0, 0)
         assert 1 <= server.seen.failed_handshakes == server.seen.accepted <= 9
 
 
-async def test_tls_11_is_refused_before_any_byte_of_a_request(
-    certificates: Certificates, transport: Any
-) -> None:
+async def test_tls_11_is_refused_before_any_byte_of_a_request(certificates: Certificates, transport: Any) -> None:
     config = ServerConfig(certificates=str(certificates.directory), tls_maximum="TLSv1_1")
     with FaultServer(config) as server:
         async with transport() as it:
@@ -139,9 +133,7 @@ async def test_a_certificate_that_goes_bad_under_way_is_an_error_for_new_connect
     with FaultServer(good) as server, Relay(server.port) as relay:
         async with transport() as it:
             assert (await attempt(it, relay.url + "/ok")).ok
-            with FaultServer(
-                ServerConfig(certificates=str(certificates.directory), certificate="expired")
-            ) as worse:
+            with FaultServer(ServerConfig(certificates=str(certificates.directory), certificate="expired")) as worse:
                 relay.target_port = worse.port
                 assert (await attempt(it, relay.url + "/ok")).ok
                 relay.reset()
@@ -215,9 +207,7 @@ async def test_a_service_that_comes_back_is_found_by_the_next_caller(
             assert (await attempt(it, f"https://localhost:{port}/ok", deadline=1.0)).ok
 
 
-async def test_warming_up_opens_the_connection_that_the_first_request_uses(
-    server: FaultServer, transport: Any
-) -> None:
+async def test_warming_up_opens_the_connection_that_the_first_request_uses(server: FaultServer, transport: Any) -> None:
     async with transport() as it:
         await it.warm_up(server.url)
         assert (server.seen.accepted, server.seen.streams) == (1, 0)
@@ -227,9 +217,7 @@ async def test_warming_up_opens_the_connection_that_the_first_request_uses(
 
 @pytest.mark.parametrize("greeting", ["http2", "silent", "stalled_handshake"])
 async def test_closing_is_bounded_whatever_the_server_does(
-    certificates: Certificates,
-    transport: Callable[..., contextlib.AbstractAsyncContextManager[Any]],
-    greeting: Any,
+    certificates: Certificates, transport: Callable[..., contextlib.AbstractAsyncContextManager[Any]], greeting: Any
 ) -> None:
     """Callers in flight get a typed error; the close takes at most its second."""
     with FaultServer(ServerConfig(certificates=str(certificates.directory), greeting=greeting)) as server:
@@ -250,9 +238,7 @@ async def test_closing_is_bounded_whatever_the_server_does(
     assert all(result.seconds <= 2.0 for result in outcomes)
 
 
-async def test_a_closed_transport_refuses_work_with_a_typed_error(
-    server: FaultServer, transport: Any
-) -> None:
+async def test_a_closed_transport_refuses_work_with_a_typed_error(server: FaultServer, transport: Any) -> None:
     async with transport() as it:
         assert (await attempt(it, server.url + "/ok")).ok
     with pytest.raises((httpx.TransportError, RuntimeError)):
@@ -263,9 +249,7 @@ def test_the_servers_contexts_can_fail(certificates: Certificates) -> None:
     """The control: a client that does not verify does send its bytes to the wrong certificate, and the server
     sees them.
     """
-    with FaultServer(
-        ServerConfig(certificates=str(certificates.directory), certificate="wrong_ca")
-    ) as server:
+    with FaultServer(ServerConfig(certificates=str(certificates.directory), certificate="wrong_ca")) as server:
         context = ssl._create_unverified_context()
         context.set_alpn_protocols(["h2"])
         with socket.create_connection(("127.0.0.1", server.port)) as raw, context.wrap_socket(raw) as tls:

@@ -214,9 +214,7 @@ async def test_a_deadline_and_httpx_own_read_timeout_both_end_a_wait(
         assert scope.cancelled_caught == (budget == "timeout" and "drip" in path)
 
 
-async def test_a_callers_deadline_is_exact_to_within_the_margin_in_every_cell(
-    report: Callable[[str], None],
-) -> None:
+async def test_a_callers_deadline_is_exact_to_within_the_margin_in_every_cell(report: Callable[[str], None]) -> None:
     """Runs last in this module: the worst of all cells before it."""
     report(f"the latest of all callers was {_worst * 1000:.0f} ms behind its deadline")
     assert _worst <= MARGIN
@@ -267,9 +265,7 @@ async def test_a_window_of_nothing_ends_the_body_in_time_and_later_ones_when_it_
             await anyio.sleep(0.1)
             assert results == []
             opened = httpx.Request(
-                "GET",
-                server.url + "/settings?window=65535",
-                extensions={"deadline": anyio.current_time() + 2.0},
+                "GET", server.url + "/settings?window=65535", extensions={"deadline": anyio.current_time() + 2.0}
             )
             response = await it.handle_async_request(opened)
             await response.aread()
@@ -286,9 +282,7 @@ async def test_beside_two_bodies_of_48_kib_a_fetch_still_leaves_when_the_server_
         batches: list[Result] = []
 
         async def batch() -> None:
-            batches.append(
-                await attempt(it, server.url + "/withhold", body=BATCH_BODY, lane="bulk", deadline=1.0)
-            )
+            batches.append(await attempt(it, server.url + "/withhold", body=BATCH_BODY, lane="bulk", deadline=1.0))
 
         async with anyio.create_task_group() as group:
             group.start_soon(batch)

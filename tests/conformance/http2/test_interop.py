@@ -24,9 +24,7 @@ pytestmark = [pytest.mark.conformance, pytest.mark.anyio]
 
 @pytest.fixture(scope="module")
 def plain_nginx(certificates: Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with nginx(
-        certificates, tmp_path_factory.mktemp("nginx"), directives="client_max_body_size 100k;"
-    ) as running:
+    with nginx(certificates, tmp_path_factory.mktemp("nginx"), directives="client_max_body_size 100k;") as running:
         yield running
 
 
@@ -56,9 +54,7 @@ def _body(number: int, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [0, 1, 300, 16_384, 48 * 1024, 65_535, 65_536, 200_000])
 @pytest.mark.parametrize("anyio_backend", LOOPS_AND_TRIO)
-async def test_a_body_arrives_byte_for_byte(
-    transport: Any, echo_url: str, size: int, anyio_backend: Any
-) -> None:
+async def test_a_body_arrives_byte_for_byte(transport: Any, echo_url: str, size: int, anyio_backend: Any) -> None:
     async with transport() as it:
         result = await attempt(it, echo_url, body=_body(1, size), deadline=10.0)
     assert isinstance(result.outcome, httpx.Response), result
@@ -89,9 +85,7 @@ async def test_300_fetches_beside_20_batches_of_48_kib_arrive_byte_for_byte_over
     assert digests == [True] * 320
 
 
-@pytest.mark.parametrize(
-    ("path", "body"), [("/x", FETCH_BODY), ("/upload", BATCH_BODY)], ids=["fetch", "48-KiB"]
-)
+@pytest.mark.parametrize(("path", "body"), [("/x", FETCH_BODY), ("/upload", BATCH_BODY)], ids=["fetch", "48-KiB"])
 @pytest.mark.parametrize("anyio_backend", LOOPS_AND_TRIO)
 async def test_nginx_answers_500_at_once_over_one_http2_connection(
     plain_nginx: Nginx, transport: Any, path: str, body: bytes, anyio_backend: Any
@@ -103,10 +97,7 @@ async def test_nginx_answers_500_at_once_over_one_http2_connection(
     async with transport() as it:
         results = await attempt_all(it, [plain_nginx.url + path] * 500, body=body, deadline=30.0)
     assert all(result.ok for result in results), [result for result in results if not result.ok][:3]
-    assert all(
-        isinstance(result.outcome, httpx.Response) and len(result.outcome.content) == 1000
-        for result in results
-    )
+    assert all(isinstance(result.outcome, httpx.Response) and len(result.outcome.content) == 1000 for result in results)
     assert plain_nginx.requests() - before == 500
     assert len(plain_nginx.connections()) - before_connections == 1
     assert plain_nginx.protocols() == {"HTTP/2.0"}
@@ -161,10 +152,7 @@ async def test_nginx_that_retires_a_connection_every_few_requests_still_answers_
 
             async def caller(first: int) -> None:
                 results.extend(
-                    [
-                        await attempt(it, f"{server.url}/{n}", deadline=10.0)
-                        for n in range(first, 200, callers)
-                    ]
+                    [await attempt(it, f"{server.url}/{n}", deadline=10.0) for n in range(first, 200, callers)]
                 )
 
             async with anyio.create_task_group() as group:
@@ -204,9 +192,7 @@ async def test_nginx_reloading_and_quitting_loses_no_request(
         assert server.requests() == 1
 
 
-async def test_httpx_client_on_top_behaves_as_with_its_own_transport(
-    plain_nginx: Nginx, transport: Any
-) -> None:
+async def test_httpx_client_on_top_behaves_as_with_its_own_transport(plain_nginx: Nginx, transport: Any) -> None:
     async with transport() as it, httpx.AsyncClient(transport=it, timeout=5.0) as client:
         response = await client.post(plain_nginx.url + "/x", json={"a": 1}, headers={"x-some": "header"})
         assert (response.status_code, response.http_version, len(response.content)) == (200, "HTTP/2", 1000)

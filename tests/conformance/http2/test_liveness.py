@@ -17,9 +17,7 @@ from faults.subject import BATCH_BODY, Result, attempt, attempt_all
 pytestmark = [pytest.mark.conformance, pytest.mark.anyio]
 
 
-async def test_what_a_silent_server_may_have_processed_is_not_sent_again(
-    server: FaultServer, transport: Any
-) -> None:
+async def test_what_a_silent_server_may_have_processed_is_not_sent_again(server: FaultServer, transport: Any) -> None:
     """The answers are lost, not the requests: sending them again would do the work twice."""
     relay = Relay(server.port)
     async with transport(relay) as it:
@@ -96,9 +94,9 @@ async def test_a_tcp_reset_under_way_fails_what_is_in_flight_and_nothing_after_i
                 group.start_soon(one)
             await anyio.sleep(0.1)
             relay.reset()
-        assert all(
-            isinstance(result.outcome, (httpx.ReadError, httpx.RemoteProtocolError)) for result in results
-        ), results
+        assert all(isinstance(result.outcome, (httpx.ReadError, httpx.RemoteProtocolError)) for result in results), (
+            results
+        )
         after = await attempt_all(it, [relay.url + "/ok"] * 10, deadline=2.0)
         assert [result.ok for result in after] == [True] * 10
     assert server.seen.requests["flight"] == 10

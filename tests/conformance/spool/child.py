@@ -18,16 +18,7 @@ import sys
 import threading
 import uuid
 
-from moengage_personalize.spool import (
-    DiskSpool,
-    Entry,
-    _chores,
-    _directory,
-    _inheritance,
-    _journal,
-    _keeper,
-    _segment,
-)
+from moengage_personalize.spool import DiskSpool, Entry, _chores, _directory, _inheritance, _journal, _keeper, _segment
 
 PHASES = {
     "append": [_journal.Journal.append, _segment.Segment.append],
@@ -57,12 +48,7 @@ PHASES = {
         _journal.Journal.take,
         _directory.Directory.lock,
     ],
-    "carrying": [
-        _journal.Journal._carry,
-        _journal.Journal._append_copy,
-        _chores.carries,
-        _keeper.Keeper.sync,
-    ],
+    "carrying": [_journal.Journal._carry, _journal.Journal._append_copy, _chores.carries, _keeper.Keeper.sync],
     "wild": [],
 }
 

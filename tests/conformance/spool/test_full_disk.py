@@ -61,9 +61,7 @@ def small_disk(tmp_path):
 def test_a_disk_that_fills_up_under_mapped_segments_is_no_signal_and_loses_nothing(small_disk):
     directory = small_disk / "spool"
     code = FILL.format(path=[str(HERE), *sys.path], directory=str(directory))
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     *acknowledged, state = ran.stdout.splitlines()
     assert ran.returncode == -9, ran.stderr  # its own, and no SIGBUS
     assert state in ("state failing", "state full")
