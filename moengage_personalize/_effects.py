@@ -27,7 +27,7 @@ def uuid4() -> str:
     `uuid.uuid4` asks the system for every one, which releases the GIL and costs milliseconds beside a busy thread
     (design.md, section 5). This draws 122 bits from a generator that the system seeded.
     """
-    h = _generator.randbytes(16).hex()
+    h = _generator.getrandbits(128).to_bytes(16, "big").hex()
     return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:]}"
 
 

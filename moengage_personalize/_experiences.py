@@ -100,6 +100,11 @@ class Experience:
         """A copy of MoEngage's `experience_context`, to be handed to a browser and back. Empty if unmatched."""
         return _own(self._context or {})  # type: ignore[no-any-return]
 
+    @property
+    def served_context(self) -> Mapping[str, Any]:
+        """The context itself, which nobody changes; for core/wire."""
+        return self._context or {}
+
     @overload
     def get(self, name: str) -> Any: ...
     @overload

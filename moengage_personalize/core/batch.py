@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
+from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
@@ -21,6 +23,9 @@ from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size, encod
 
 if TYPE_CHECKING:
     from .buffer import Lane
+
+
+_RECORDS = attrgetter("records")
 
 
 class State(Enum):
@@ -73,24 +78,29 @@ class Element:
         offset: The timezone offset that all its records share.
         records: In order of acceptance.
         attributes: Of all records, later over earlier.
+        size: Bytes of all that, encoded.
     """
 
     customer: bytes
     offset: int | None
     records: tuple[Record, ...]
     attributes: Attributes | None
+    size: int
 
-    @property
-    def size(self) -> int:
-        actions = sum(len(record.action) for record in self.records) + len(self.records) - 1
-        return element_size(self.customer, self.offset) + attributes_size(self.attributes) + actions
+    @classmethod
+    def of(
+        cls, customer: bytes, offset: int | None, records: tuple[Record, ...], attributes: Attributes | None
+    ) -> Element:
+        actions = sum(len(record.action) for record in records) + len(records) - 1
+        size = element_size(customer, offset) + attributes_size(attributes) + actions
+        return cls(customer, offset, records, attributes, size)
 
     def encode(self) -> bytes:
         return encode_element(self.customer, self.attributes, self.offset, [record.action for record in self.records])
 
     def part(self, records: tuple[Record, ...]) -> Element:
         """The same element with some of its records; without attributes if it has none itself."""
-        return Element(self.customer, self.offset, records, self.attributes and _merged(records))
+        return Element.of(self.customer, self.offset, records, self.attributes and _merged(records))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -101,7 +111,12 @@ class Batch:
 
     @property
     def records(self) -> Iterator[Record]:
-        return (record for element in self.elements for record in element.records)
+        return chain.from_iterable(map(_RECORDS, self.elements))
+
+    @property
+    def oldest(self) -> float:
+        """When its oldest record was accepted, in epoch seconds."""
+        return min(record.accepted_wall for record in self.records)
 
     @property
     def count(self) -> int:
@@ -137,7 +152,7 @@ class Batch:
         return Batch(tuple(part for part in parts if part.records))
 
     def without_attributes(self) -> Batch:
-        return Batch(tuple(attrs.evolve(element, attributes=None) for element in self.elements))
+        return Batch(tuple(Element.of(each.customer, each.offset, each.records, None) for each in self.elements))
 
     def __repr__(self) -> str:
         return f"<Batch of {self.count} actions for {len(self.elements)} customers, {self.size} bytes>"
@@ -181,7 +196,8 @@ class Packing:
             taken.append(waiting.popleft())
             actions, merged, attributes_bytes = grown, together, with_attributes
         if taken:
-            self._elements.append(Element(customer, offset, tuple(taken), merged or None))
+            size = frame - bool(self._elements) + actions + attributes_bytes
+            self._elements.append(Element(customer, offset, tuple(taken), merged or None, size))
             self._room -= frame + actions + attributes_bytes
             self._elements_left -= 1
             self._actions_left -= len(taken)

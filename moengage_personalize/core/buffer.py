@@ -483,12 +483,13 @@ class Buffer:
 
     def _enter_ready(self, lane: Lane) -> None:
         heapq.heappush(self._ready, (lane.waiting[0].seq, lane))
+        before = self._ready_bytes
         self._ready_lanes += 1
         self._ready_actions += len(lane.waiting)
         self._ready_bytes += lane.waiting_bytes
         policy = self._policy
-        full = self._ready_bytes >= policy.max_bytes or self._ready_actions >= policy.max_actions
-        if full or self._ready_lanes in (1, policy.max_elements):
+        filled = before < policy.max_bytes <= self._ready_bytes or self._ready_actions >= policy.max_actions
+        if filled or self._ready_lanes in (1, policy.max_elements):
             self.stirred = True
         if len(self._ready) > 2 * self._ready_lanes + 64:
             self._ready = [

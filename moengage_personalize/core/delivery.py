@@ -219,6 +219,8 @@ class Delivery:
                 return
 
     def _expire(self, piece: _Piece, wall: float) -> None:
+        if wall - piece.batch.oldest <= min(self._time_to_live, self._spooled_time_to_live):
+            return
         expired = tuple(record for record in piece.batch.records if self._is_expired(record, wall))
         if expired:
             piece.batch = piece.batch.only(set(piece.batch.records) - set(expired))

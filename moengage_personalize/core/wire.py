@@ -21,7 +21,7 @@ from .._errors import BadReplyError, InvalidInputError
 from .._events import Admission
 from .._experiences import Experience, ExperienceMetadata, ExperiencesMetadata, Observer, Reason
 from .._session import InSession
-from .codec import encode, loads
+from .codec import encode, encode_decoded, loads
 
 FETCH_PATH: Final = "/v1/experiences/fetch"
 EVENTS_PATH: Final = "/v1/experiences/events"
@@ -38,6 +38,7 @@ _SESSION_NAMES = {
 }
 _OURS = frozenset({"customer_id", "identifiers", "user_identifiers", "experience_key", *_SESSION_NAMES.values()})
 _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "audience_name", "audience_id")
+_REQUIRED = frozenset(_REQUIRED_CONTEXT)
 
 _NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
 
@@ -308,15 +309,20 @@ def encode_context(context: Mapping[str, Any]) -> str:
     return encode(dict(context), "the experience context").decode()
 
 
+def _encode_served(context: Mapping[str, Any]) -> str:
+    """Encodes a context that came in a reply: decoded JSON, so that only its fields are in doubt."""
+    if not context.keys() >= _REQUIRED:
+        raise ValueError("a required field is missing")
+    return encode_decoded(context).decode()
+
+
 def context_of(experience: Experience) -> str | Admission:
     """Returns an experience's context as JSON text, encoded at most once, or why there is nothing to report."""
     found: str | Admission = Admission.UNMATCHED
     if experience.matched:
         try:
-            found = encode_context(experience.context)
-        except (
-            InvalidInputError
-        ):  # MoEngage's own reply lacks what MoEngage's own document requires: not the page's fault
+            found = _encode_served(experience.served_context)
+        except ValueError:  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
             found = Admission.REFUSED
     object.__setattr__(experience, "wire_context", found)
     return found

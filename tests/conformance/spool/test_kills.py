@@ -105,7 +105,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill_in_any_phase(tmp_path):
             intended |= acknowledged
 
     drain(directory, acknowledged - intended)
-    print(  # noqa: T201
+    print(
         f"\n{sum(kills.values())} kills {dict(kills)} at {len(where)} places; "
         f"{len(acknowledged)} acknowledged, 0 lost, {resent} would be sent again"
     )
