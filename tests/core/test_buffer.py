@@ -155,6 +155,15 @@ def test_at_most_one_request_per_customer_is_in_flight():
     assert numbers(buffer.take(WALL)) == [2]
 
 
+def test_nobody_is_woken_for_what_waits_behind_a_request_in_flight():
+    buffer = filled(1, policy=BatchPolicy(max_actions=2))
+    buffer.take(WALL)
+    buffer.stirred = False
+    for number in range(2, 9):
+        offer(buffer, number)
+    assert (buffer.due(), buffer.stirred) == (inf, False)
+
+
 def test_a_customer_is_ready_again_only_when_all_of_its_batch_is_settled():
     buffer = filled(1, 2)
     records = tuple(buffer.take(WALL).records)

@@ -437,6 +437,16 @@ def test_expired_events_are_dropped_on_the_way_and_the_rest_arrives():
     assert {reason for _, reason in course.fates.values()} == {None, DropReason.EXPIRED}
 
 
+def test_a_half_that_lost_its_poison_to_time_accuses_nobody():
+    buffer = Buffer(ROOMY)
+    for number in range(4):
+        offer(buffer, number, wall=WALL + 40 * (number > 0))
+    server = Server(moods=[Refused(400), Unavailable(503, 35.0)])
+    course = Course(buffer.take(WALL), server, time_to_live=30.0).run()
+    assert server.requests == [[0, 1, 2, 3], [0, 1], [1], [2, 3]]
+    assert course.met(Fate.DROPPED) == {0}
+
+
 def test_everything_may_expire_on_the_way():
     course = Course(batch_of(0, 1, 2), Server(moods=[OUTAGE] * 1_000), time_to_live=60.0).run()
     assert course.met(Fate.DROPPED) == {0, 1, 2}
