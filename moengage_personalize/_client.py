@@ -118,6 +118,7 @@ class AsyncPersonalizeClient:
         transport: httpx.AsyncBaseTransport | None = None,
         effects: Effects = Effects(),  # noqa: B008
     ) -> None:
+        self._state: _State = "new"
         # From here on no frame holds a secret.
         workspace_id, api_key = _sealed(workspace_id), _sealed(api_key)
         try:
@@ -143,7 +144,6 @@ class AsyncPersonalizeClient:
         self._door = Door(self._buffer, effects, before_send)
         self._circuit = Circuit(retrying, max_bytes=batching.max_bytes)
         self._engine: Engine | None = None
-        self._state: _State = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._fetches = self._paused = self._closed = self._disabled = 0
@@ -665,6 +665,8 @@ class AsyncPersonalizeClient:
             raise UsageError("the client was opened in another event loop: open one in each")
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_buffer"):
+            return "<AsyncPersonalizeClient, which could not be made>"
         return f"<AsyncPersonalizeClient {self._state}, {self._settings.base_url}, {self._buffer.pending} pending>"
 
 

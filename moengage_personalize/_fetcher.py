@@ -348,6 +348,7 @@ class Fetcher:
 
     def trouble(self) -> PersonalizeError | None:
         """Returns what opened the circuit, while it is open."""
+        self.pilot.look_at_credentials()
         return self.pilot.breaker.cause
 
     def stats(self) -> dict[str, Any]:

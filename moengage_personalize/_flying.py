@@ -103,6 +103,7 @@ class Pilot:
         self._window = RateWindow(policy.quota_share)
         self.breaker = Breaker(policy)
         self.drifts = Drifts()
+        self._credentials_seen = exchange.credentials_changed
         self.requests = 0
         self.retries = 0
 
@@ -113,11 +114,18 @@ class Pilot:
         if wait := self._window.wait(now):
             text = "not asked: the quota, or this process's share of it, is used up"
             return Trouble(Reason.RATE_LIMITED, RateLimitedError(text, retry_after=wait))
+        self.look_at_credentials()
         passage = self.breaker.ask(now)
         if passage is Passage.NO:
             return Trouble(Reason.OPEN_CIRCUIT, self._open_circuit(now))
         self._window.leaving()
         return passage
+
+    def look_at_credentials(self) -> None:
+        """If they were renewed (by the senders of events, say), what they were refused is forgiven."""
+        seen, self._credentials_seen = self._credentials_seen, self._exchange.credentials_changed
+        if seen not in (0, self._credentials_seen):
+            self.breaker.new_credentials()
 
     def _open_circuit(self, now: float) -> PersonalizeError:
         cause = self.breaker.cause

@@ -265,6 +265,9 @@ class Pump:
             return Denied(error.status_code or 0)
         except PersonalizeError as error:
             return Unavailable(error.status_code, error.retry_after)
+        except Exception as error:  # the exchange promises not to; nothing may be lost, and no probe stay out for ever
+            log.critical("a request failed with %s: this is a bug of moengage_personalize", type(error).__name__)
+            return Unavailable()
         finally:
             if known not in (0, self._exchange.credentials_changed):
                 self._circuit.new_credentials()

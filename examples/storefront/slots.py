@@ -77,7 +77,8 @@ def recommendations(experience: Experience) -> Recommendations:
     """Reads a row of offerings."""
     default = Recommendations()
     try:
-        contents = [offering["offering_content"] for offering in experience.get("Items", default=[])]
+        offerings: list[Any] = experience.get("Items", default=[])
+        contents = [offering["offering_content"] for offering in offerings]
         items = tuple(Recommendation(str(c["name"]), int(c["price"]), str(c["image"])) for c in contents)
     except (ValueError, TypeError, KeyError):
         items = ()

@@ -33,6 +33,9 @@ class Transport:
         if self.closed is None:
             self.writes.append(bytes(data))
 
+    def is_closing(self):
+        return self.closed is not None
+
     def close(self):
         self.closed = self.closed or "closed"
 

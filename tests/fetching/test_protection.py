@@ -5,11 +5,13 @@ import asyncio
 import anyio
 import httpx
 import pytest
-from support.moengage import MoEngage, error, make_client, served, serving
+from support.moengage import CONTEXT, MoEngage, error, make_client, served, serving
 
 from moengage_personalize import (
+    AsyncPersonalizeClient,
     AuthenticationError,
     CachePolicy,
+    Condition,
     FetchPolicy,
     NotAskedError,
     RateLimitedError,
@@ -373,3 +375,23 @@ async def test_health_and_the_log_say_that_the_circuit_is_open_once(answer, cond
         assert client.health().condition == "healthy"
     said = [record.message.split(":")[0] for record in caplog.records if record.name == "moengage_personalize"]
     assert said == ["fetching is suspended, but for probes", "fetching is resumed"]
+
+
+async def test_a_key_that_the_senders_of_events_have_renewed_opens_fetching_again():
+    keys = ["old"]
+
+    def answer(body):
+        new = "bmV3" in moengage.headers[-1]["authorization"] or "Om5ld" in moengage.headers[-1]["authorization"]
+        return None if new else error(401)
+
+    moengage = MoEngage()
+    fetch, events = moengage.fetch, moengage.events
+    moengage.fetch = lambda body: answer(body) or fetch(body)
+    moengage.events = lambda body: answer(body) or events(body)
+    async with AsyncPersonalizeClient("WORKSPACE", lambda: keys[-1], "01", transport=moengage) as client:
+        assert (await client.fetch("hero"))["hero"].reason is Reason.UNAUTHORIZED
+        keys.append("new")
+        client.track_impression(CONTEXT, customer_id="john")
+        await client.flush()
+        assert client.health().condition is Condition.HEALTHY
+        assert (await client.fetch("hero"))["hero"].matched
