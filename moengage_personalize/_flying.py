@@ -103,7 +103,7 @@ class Pilot:
         self._window = RateWindow(policy.quota_share)
         self.breaker = Breaker(policy)
         self.drifts = Drifts()
-        self._credentials_seen = exchange.credentials_changed
+        self._credentials_seen = 0  # those that were refused last
         self.requests = 0
         self.retries = 0
 
@@ -123,8 +123,7 @@ class Pilot:
 
     def look_at_credentials(self) -> None:
         """If they were renewed (by the senders of events, say), what they were refused is forgiven."""
-        seen, self._credentials_seen = self._credentials_seen, self._exchange.credentials_changed
-        if seen not in (0, self._credentials_seen):
+        if self._credentials_seen != self._exchange.credentials_changed:
             self.breaker.new_credentials()
 
     def _open_circuit(self, now: float) -> PersonalizeError:
@@ -197,6 +196,7 @@ class Pilot:
         was_open = self.breaker.is_open
         match error:
             case AuthenticationError():
+                self._credentials_seen = self._exchange.credentials_changed
                 self.breaker.denied(now, passenger.passage, error)
             case RateLimitedError():
                 # Without a word of how long, others wait at least as long as a retry would.
