@@ -123,7 +123,8 @@ class Pilot:
 
     def look_at_credentials(self) -> None:
         """If they were renewed (by the senders of events, say), what they were refused is forgiven."""
-        if self._credentials_seen != self._exchange.credentials_changed:
+        denied = isinstance(self.breaker.cause, AuthenticationError)
+        if denied and self._credentials_seen != self._exchange.credentials_changed:
             self.breaker.new_credentials()
 
     def _open_circuit(self, now: float) -> PersonalizeError:

@@ -96,8 +96,7 @@ class Breaker:
 
     def new_credentials(self) -> None:
         """What the former ones were refused says nothing of these."""
-        if self.is_open and self._interval == self._policy.denied_for:
-            self._interval, self._probing, self.cause = 0.0, False, None
+        self._interval, self._probing, self.cause = 0.0, False, None
 
     def unknown(self, passage: Passage) -> None:
         """The request was called off before anything was known; a probe's interval has begun all the same."""
