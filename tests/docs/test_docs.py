@@ -55,10 +55,8 @@ def test_its_links_lead_somewhere(page):
 
 @by_name
 def test_every_make_target_that_it_names_exists(page):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)) | {
-        "bench-fetch",
-        "bench-events",
-    }
+    rules = re.findall(r"^([a-z][a-z -]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets = {target for rule in rules for target in rule.split()}
     assert set(re.findall(r"\bmake ([a-z][a-z-]+)`", page.read_text(encoding="utf-8"))) <= targets
 
 
