@@ -21,7 +21,7 @@ from datetime import datetime
 from math import inf
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import UUID
 
 import anyio
@@ -62,7 +62,9 @@ from .core.buffer import Buffer
 from .core.circuit import Circuit
 from .core.wire import check_keys, fetch_fields, metadata_target, read_metadata
 from .http2 import Http2Transport
-from .spool import Spool
+
+if TYPE_CHECKING:
+    from .spool import Spool
 
 _State = Literal["new", "open", "closing", "closed", "forked"]
 _IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value

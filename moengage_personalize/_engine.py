@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from functools import cache
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
@@ -34,12 +34,14 @@ from ._fetcher import Fetcher
 from ._keys import Radar
 from ._pump import Pump
 from ._report import Loss
-from ._spooling import Spooling
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
 from .core.wire import metadata_target, read_metadata
 from .http2 import Http2Transport
-from .spool import Spool
+
+if TYPE_CHECKING:
+    from ._spooling import Spooling
+    from .spool import Spool
 
 log = logging.getLogger("moengage_personalize")
 GOODBYE = 0.08  # seconds to say goodbye to the server, and to let the spool's thread finish (it does so in any case)
@@ -83,7 +85,7 @@ class Engine:
         on_dropped: Callable[[Loss], None] | None = None,
     ) -> None:
         self._spool = spool
-        self.spooling = None if spool is None else Spooling(spool, buffer, effects.wall)
+        self.spooling = None if spool is None else _spooling(spool, buffer, effects)
         self._exchange = Exchange(transport, settings, effects)
         self._tasks: anyio.abc.TaskGroup | None = None
         self._started = anyio.Event()
@@ -164,6 +166,12 @@ class Engine:
                             tasks.start_soon(_quietly, self._spool.aclose)
             finally:
                 self._done.set()
+
+
+def _spooling(spool: Spool, buffer: Buffer, effects: Effects) -> Spooling:
+    from ._spooling import Spooling  # and all that a spool needs: only for those who have one
+
+    return Spooling(spool, buffer, effects.wall)
 
 
 async def _quietly(close: Callable[[], Coroutine[Any, Any, None]]) -> None:

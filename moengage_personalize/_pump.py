@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from math import inf
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import anyio
 
@@ -30,7 +30,6 @@ from ._errors import (
 )
 from ._exchange import Call, Exchange
 from ._report import Condition, DropReason, Loss
-from ._spooling import Spooling
 from .core.batch import Batch, State
 from .core.buffer import Buffer, Fate
 from .core.circuit import Circuit
@@ -49,6 +48,9 @@ from .core.delivery import (
 )
 from .core.wire import EVENTS_PATH
 from .http2 import Lane
+
+if TYPE_CHECKING:
+    from ._spooling import Spooling
 
 log = logging.getLogger("moengage_personalize")
 EPISODE = 60.0  # seconds without a loss after which the next one is news
