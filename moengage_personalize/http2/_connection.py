@@ -254,7 +254,7 @@ class Connection:
     # ── afterwards ────────────────────────────────────────────────────────────────────────────────────────
 
     def _end(self, failure: Failure) -> None:
-        self._machine.lose(failure)
+        self._machine.lose(failure, self._runtime.now())
         self._after()
 
     def _after(self) -> None:

@@ -24,6 +24,7 @@ FLOOR: Final = 0.25
 """Seconds of silence before a PING, at least: beyond the usual first retransmission of a lost packet."""
 
 IDLE: Final = 1.0
+REST: Final = 0.025
 """Seconds without a request after which the connection counts as idle."""
 
 _STALL: Final = 0.05
@@ -62,6 +63,10 @@ class Liveness:
     def is_idle(self, now: float) -> bool:
         """Whether nothing has been in flight for so long that the server may have gone meanwhile."""
         return now - self.idle_since >= IDLE
+
+    def has_rested(self, now: float) -> bool:
+        """Whether nothing has been in flight for so long that an end may be under way."""
+        return now - self.idle_since >= REST
 
     def asked(self, now: float) -> bool:
         """A request leaves. Returns whether a PING should travel ahead of it."""

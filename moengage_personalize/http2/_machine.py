@@ -37,7 +37,7 @@ checks every byte of ours, and beside h2's client over the same bytes.
 from __future__ import annotations
 
 from math import inf
-from typing import assert_never
+from typing import Final, assert_never
 
 from h2.errors import ErrorCodes
 
@@ -64,6 +64,9 @@ from ._stream import Exchange, Failure, Lane, Phase, Why
 from ._streams import Streams
 from ._terms import Counters, Limits, State
 
+UNDER_WAY: Final = 0.1
+"""Seconds: an end of the connection that comes later was not yet under way when the requests left."""
+
 
 class Machine:
     """See the module.
@@ -86,7 +89,8 @@ class Machine:
         self._inbound = Inbound(self._control, self._control.decoder)
         self._introduced = False  # the peer's SETTINGS came
         self._started_at = now
-        self._reused = False  # what is in flight was sent after idleness …
+        self._reused = False  # what is in flight was sent after a rest …
+        self._woken_at = 0.0
         self._heard = False  # … and this is whether anything came since
         self._credit = Credit(limits.connection_window)
         self._oddities = Budget(limits.oddities, limits.oddities_per_second, now)
@@ -182,8 +186,10 @@ class Machine:
         """Give everything up, politely."""
         self._close(Failure(Why.CLOSED, "the transport was closed"), ErrorCodes.NO_ERROR)
 
-    def lose(self, failure: Failure) -> None:
+    def lose(self, failure: Failure, now: float) -> None:
         """The transport below is gone, or was never there: nothing can be sent or received any more."""
+        if now - self._woken_at > max(UNDER_WAY, 2 * self.liveness.round_trip):
+            self._heard = True  # it was there for so long that it may have read what was sent
         self._close(failure, None)
 
     def tick(self, now: float) -> None:
@@ -232,7 +238,8 @@ class Machine:
                 self.drain(now)
                 return
             if not self._streams.in_flight:
-                self._reused, self._heard = self._introduced and self.liveness.is_idle(now), False
+                self._reused, self._heard = self._introduced and self.liveness.has_rested(now), False
+                self._woken_at = now
             if self.liveness.asked(now):
                 self._send_ping(now)
             self._oddities.give(4)
@@ -257,8 +264,8 @@ class Machine:
         for exchange in list(self._streams.queue):
             moved = was is not State.CONNECTING and failure.why is not Why.CLOSED
             self._streams.end(exchange, Failure(Why.MOVED, "never sent") if moved else failure)
-        # Closed under the first request after idleness: the server had gone before it came. Silence is not
-        # that, nor is an end in the midst of traffic: then the server may well have acted on it.
+        # Closed under the first requests after a rest, and at once: the end was under way when they left.
+        # Silence is not that, nor is an end in the midst of traffic: then the server may have acted on them.
         stale = code is None and failure.why is Why.LOST and self._reused and not self._heard
         for exchange in list(self._streams.open.values()):
             self._streams.ended_by_peer(

@@ -76,7 +76,7 @@ def test_our_goodbye_waits_for_nobody():
 
 @pytest.mark.parametrize("way", ["seal", "open"])
 def test_a_session_that_breaks_costs_the_connection_and_the_request_is_sent_again(monkeypatch, way):
-    monkeypatch.setattr("moengage_personalize.http2._liveness.IDLE", 0.0)
+    monkeypatch.setattr("moengage_personalize.http2._liveness.REST", 0.0)
 
     def fail(*_):
         raise ssl.SSLError("broken")

@@ -737,8 +737,8 @@ def test_a_lost_connection_fails_what_was_sent_and_hands_back_what_was_not():
     lab = Lab(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1})
     one, queued = lab.send(), lab.send()
     lab.to_client(raw(PingFrame(0, b"12345678")))
-    lab.machine.lose(NO_ANSWER)
-    lab.machine.lose(NO_ANSWER)
+    lab.machine.lose(NO_ANSWER, lab.now)
+    lab.machine.lose(NO_ANSWER, lab.now)
     assert (why(one), why(queued)) == (Why.LOST, Why.MOVED)
     assert lab.machine.outgoing(lab.now) == b""
 
@@ -746,7 +746,7 @@ def test_a_lost_connection_fails_what_was_sent_and_hands_back_what_was_not():
 def test_what_never_connected_fails_those_who_waited():
     lab = Lab(start=False)
     one = lab.submit()
-    lab.machine.lose(Failure(Why.NOT_CONNECTED, "refused"))
+    lab.machine.lose(Failure(Why.NOT_CONNECTED, "refused"), lab.now)
     assert why(one) is Why.NOT_CONNECTED
 
 
@@ -755,21 +755,32 @@ def test_a_request_on_a_reused_idle_connection_that_was_closed_is_stale():
     first = lab.send()
     lab.answer(1)
     assert body_of(first) == b"ok"
-    lab.after(1.0)
+    lab.after(0.03)
     one = lab.submit()
     lab.machine.outgoing(lab.now)
-    lab.machine.lose(NO_ANSWER)
+    lab.machine.lose(NO_ANSWER, lab.now + 0.05)
     assert why(one) is Why.STALE
+
+
+def test_a_request_on_a_reused_connection_that_ended_later_is_lost_since_the_server_may_have_read_it():
+    lab = Lab()
+    lab.send()
+    lab.answer(1)
+    lab.after(0.03)
+    one = lab.submit()
+    lab.machine.outgoing(lab.now)
+    lab.machine.lose(NO_ANSWER, lab.now + 0.2)
+    assert why(one) is Why.LOST
 
 
 def test_a_request_in_the_midst_of_traffic_is_lost_since_the_server_may_have_read_it():
     lab = Lab()
     lab.send()
     lab.answer(1)
-    lab.after(0.9)
+    lab.after(0.02)
     one = lab.submit()
     lab.machine.outgoing(lab.now)
-    lab.machine.lose(NO_ANSWER)
+    lab.machine.lose(NO_ANSWER, lab.now)
     assert why(one) is Why.LOST
 
 
@@ -778,7 +789,7 @@ def test_a_request_on_a_fresh_connection_is_lost_with_it():
     lab.machine.start(lab.now)
     one = lab.submit()
     lab.machine.outgoing(lab.now)
-    lab.machine.lose(NO_ANSWER)
+    lab.machine.lose(NO_ANSWER, lab.now)
     assert why(one) is Why.LOST
 
 

@@ -224,7 +224,7 @@ class Conversation(RuleBasedStateMachine):
             assert all(one.answered and one.uploading for one in self.lab.machine._streams.open.values())
             assert self.lab.machine._credit.room == self.lab.server.outbound_flow_control_window
             assert self.lab.machine._streams.lanes.window == self.lab.server.inbound_flow_control_window
-        self.lab.machine.lose(Failure(Why.LOST, "over"))
+        self.lab.machine.lose(Failure(Why.LOST, "over"), self.lab.now)
         self.everyone_has_at_most_one_end()
         assert all(one.outcome is not None for one in self.all)
         assert not self.lab.machine._streams.deadlines._by_key
@@ -288,7 +288,7 @@ def test_whatever_comes_everyone_meets_one_end_and_nothing_is_raised(frames, dat
         machine.outgoing(1.0)
         stream = stream[size:]
     machine.tick(2.0)
-    machine.lose(Failure(Why.LOST, "over"))
+    machine.lose(Failure(Why.LOST, "over"), 0.0)
     assert sorted(map(id, machine.settled())) == sorted(map(id, many))
 
 

@@ -193,7 +193,7 @@ def test_a_refused_stream_is_sent_again_three_times_at_most(run, server):
 
 
 def test_a_request_on_a_dead_idle_connection_is_sent_again_once(run, server, monkeypatch):
-    monkeypatch.setattr("moengage_personalize.http2._liveness.IDLE", 0.0)
+    monkeypatch.setattr("moengage_personalize.http2._liveness.REST", 0.0)
 
     async def test():
         async with transport() as client:
