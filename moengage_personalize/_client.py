@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from math import inf
 from threading import get_ident
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import UUID
@@ -158,7 +159,8 @@ class AsyncPersonalizeClient:
         if self._state != "new":
             raise UsageError("a client is opened once: make a new one")
         self._loop = asyncio.get_running_loop()
-        self._now = self._loop.time
+        # asyncio's own clock is this one behind a method; other loops have clocks of their own.
+        self._now = monotonic if type(self._loop).time is asyncio.BaseEventLoop.time else self._loop.time
         if self._settings.enabled:
             if self._transport is None:
                 self._transport = await anyio.to_thread.run_sync(default_transport, self._ssl_context, self._proxy)

@@ -131,8 +131,9 @@ class Buffer:
         self.stirred = False  # something became due earlier than whoever sleeps on `due` can know; the reader clears it
         self.in_memory = 0
         self.pending_bytes = 0
-        self.waiting = 0
-        self.accepted = self.duplicate = self.unmatched = self.refused = self.dropped_at_the_door = 0
+        self.in_flight = 0
+        self._turned_away = 0
+        self.duplicate = self.unmatched = self.refused = self.dropped_at_the_door = 0
         self.recovered = self.replayed = 0
         self.delivered = self.rejected = self.forgotten = 0
         self.dropped: Counter[DropReason] = Counter()
@@ -163,7 +164,6 @@ class Buffer:
         if near and REQUEST_SIZE + element_size(lane.customer, offset) + size > policy.max_bytes:
             self.refused += 1
             return Admission.REFUSED
-        self.accepted += 1
         self._seq = seq = self._seq + 1
         if self.journal is None:
             ticket = None
@@ -189,7 +189,6 @@ class Buffer:
             self._impressions.append(record)
         lane.waiting.append(record)
         lane.waiting_bytes += size
-        self.waiting += 1
         self.in_memory += 1
         self.pending_bytes += size
         if not lane.in_flight:
@@ -208,7 +207,7 @@ class Buffer:
             victim = self._oldest_impression()
             if victim is None or victim is newcomer:
                 self._withdraw(newcomer)
-                self.accepted -= 1
+                self._turned_away += 1
                 self.dropped_at_the_door += 1
                 self._tell("no room", newcomer)
                 return Admission.DROPPED
@@ -302,6 +301,7 @@ class Buffer:
                     self._drop(record, reason or DropReason.CLOSED)
             lane = record.lane
             lane.in_flight -= 1
+            self.in_flight -= 1
             if not lane.in_flight:
                 if lane.waiting:
                     self._enter_ready(lane)
@@ -345,8 +345,13 @@ class Buffer:
         return self.in_memory + len(self._spilled)
 
     @property
-    def in_flight(self) -> int:
-        return self.in_memory - self.waiting
+    def waiting(self) -> int:
+        return self.in_memory - self.in_flight
+
+    @property
+    def accepted(self) -> int:
+        """Derived, since the sequence counts whatever was ever taken on, or turned away at the last moment."""
+        return self._seq - self._turned_away - self.recovered - self.replayed
 
     @property
     def spooled(self) -> int:
@@ -503,7 +508,7 @@ class Buffer:
         self._ready_bytes -= lane.waiting_bytes
         lane.waiting_bytes -= size
         lane.in_flight = taken
-        self.waiting -= taken
+        self.in_flight += taken
 
     def _oldest_ready(self) -> Lane | None:
         ready = self._ready
@@ -537,7 +542,6 @@ class Buffer:
         if not waiting and not lane.in_flight:
             del self._lanes[lane.customer_id]
         record.state = State.SETTLED
-        self.waiting -= 1
         self._count_settled(record)
         del self._known[record.event_uuid]
 
