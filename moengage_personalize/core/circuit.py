@@ -85,8 +85,8 @@ class Circuit:
 
     def leaving(self) -> bool:
         """A request leaves; returns whether it is the probe, which it is while open."""
-        self._probing = self.is_open
-        return self._probing
+        self._probing = self._probing or self.is_open  # an earlier probe may still be out
+        return self.is_open
 
     def probed(self) -> None:
         """The probe came back, or never will."""

@@ -632,6 +632,22 @@ def test_deliveries_side_by_side_keep_the_circuits_rules(data):
         assert LOWEST_CEILING <= known.ceiling <= ROOMY.max_bytes
 
 
+def test_a_probe_that_is_still_out_is_remembered_when_the_circuit_closed_and_opened_meanwhile():
+    known = circuit()
+    older, third, probe, late = (Delivery(batch_of(n), known, RetryPolicy(), time_to_live=inf) for n in range(4))
+    assert isinstance(older.next(NOW, WALL), Send)
+    assert isinstance(third.next(NOW, WALL), Send)
+    known.refused(401, NOW, 0.5)
+    now = known.ready_at(NOW)
+    assert isinstance(probe.next(now, WALL), Send)
+    older.answered(Delivered(), now, 0.5)
+    assert isinstance(late.next(now, WALL), Send), "closed, so everybody may"
+    third.answered(Denied(401), now, 0.5)
+    assert known.ready_at(now + 60) == inf, "the probe is still out"
+    probe.answered(Delivered(), now + 60, 0.5)
+    assert known.ready_at(now + 60) <= now + 60
+
+
 # ── the budget ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
