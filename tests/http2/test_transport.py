@@ -206,7 +206,9 @@ def test_a_request_on_a_dead_idle_connection_is_sent_again_once(run, server, mon
     run(test)
 
 
-def test_a_connection_that_the_server_closed_while_idle_is_replaced(run, server):
+def test_a_connection_that_the_server_closed_while_idle_is_replaced(run, server, monkeypatch):
+    monkeypatch.setattr("moengage_personalize.http2._liveness.REST", 0.0)
+
     async def test():
         async with transport() as client:
             await get(client, server)
