@@ -36,7 +36,9 @@ JSON = st.recursive(
 )
 OBJECTS = st.dictionaries(TEXT, JSON, max_size=4)
 CONTEXTS = OBJECTS.map(lambda more: more | CONTEXT)
-BACK_ENDS = [(codec._orjson_dumps, codec.orjson.loads), (codec._stdlib_dumps, codec._stdlib_loads)]
+# Without orjson the standard library is tried twice, so that the names of the two cases stay.
+_FIRST = (codec._orjson_dumps, codec.orjson.loads) if codec.orjson else (codec._stdlib_dumps, codec._stdlib_loads)
+BACK_ENDS = [_FIRST, (codec._stdlib_dumps, codec._stdlib_loads)]
 
 
 def reply(**experiences):
