@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import selectors
 import socket
 import ssl
@@ -522,14 +523,19 @@ class FaultServerProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
+        tests = Path(__file__).parent.parent  # put on its path: `make` runs us with PYTHONSAFEPATH, where -m does not
         self._process = subprocess.Popen(
             [sys.executable, "-m", "faults", json.dumps(attrs.asdict(self.config))],
-            cwd=Path(__file__).parent.parent,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(tests), os.environ.get("PYTHONPATH")]))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.port = int(self._ask(None))
+        try:
+            self.port = int(self._ask(None))
+        except BaseException:
+            self.__exit__()  # its pipes would be another test's warning
+            raise
         return self
 
     def _ask(self, command: str | None) -> str:
