@@ -8,7 +8,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 PIP := -m pip --quiet --quiet --disable-pip-version-check   # errors are shown, warnings are not
 PACKAGE := $(shell find moengage_personalize -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
-EXTRAS := [emulator,orjson,uvloop]
+EXTRAS := [cli,emulator,fastapi,orjson,starlette,uvloop]
 COVERAGE_FLOOR := 94
 
 # `python -m` would otherwise put this directory in front of the installed wheel.
