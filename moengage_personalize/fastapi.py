@@ -71,7 +71,7 @@ async def _nobody() -> None:
 
 
 def experiences(*keys: str, customer: Callable[..., Any] | None = None, deadline: float | None = None) -> Any:
-    """Returns a dependency that fetches the experiences of a page; for `Annotated[Experiences, experiences(…)]`.
+    """Makes a dependency that fetches what a page shows.
 
     One for all slots of a page: FastAPI solves dependencies one after the other, so two of them would be two requests.
 

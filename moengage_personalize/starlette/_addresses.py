@@ -28,12 +28,13 @@ _HOST = re.compile(
     r"\[([\da-f:.]+)(?:%[^\]]*)?\](?::\w+)? | ([\d.]+)(?::\w+)? | ([\da-f:.]+)(?:%\S*)?",
     re.ASCII | re.IGNORECASE | re.VERBOSE,
 )
-# RFC 7239, section 4; a value may also hold brackets and colons unquoted, since some proxies write them so. Nothing in it
-# goes back on what it has matched: a visitor chooses what is read here.
+# RFC 7239, section 4; a value may also hold brackets and colons unquoted, since some proxies write them so. What it has
+# matched it never goes back on, since a visitor chooses what is read here.
 _PAIR = re.compile(
     r"""\s*+ (?: ([\w!#$%&'*+.^`|~-]++) = (?: "((?:[^"\\]|\\.)*+)" | ([^\s",;]*+) ) \s*+ )? ([,;]|\Z)""",
     re.ASCII | re.VERBOSE,
 )
+MAX_LINE = 2_048  # characters of `Forwarded`, which cannot be read from the right
 # Documentation's own: nobody has them, and tests and demonstrations do (RFC 5737, RFC 3849).
 _EXAMPLES = tuple(map(ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")))
 
@@ -124,11 +125,11 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def _forwarded(line: str) -> list[str]:
-    """Returns the `for` of each hop. A line that breaks the grammar is one hop whom nobody knows."""
+    """Returns the `for` of each hop. A line that breaks the grammar, or is too long, is one hop whom nobody knows."""
     hops: list[str] = []
     named: list[str] = []
     position = 0
-    while pair := _PAIR.match(line, position):
+    while len(line) <= MAX_LINE and (pair := _PAIR.match(line, position)):
         name, quoted, token, end = pair.groups()
         if name and name.lower() == "for":
             named.append(token if quoted is None else re.sub(r"\\(.)", r"\1", quoted))

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import translate
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -114,6 +115,7 @@ def _text(raw: bytes, most: int) -> str | None:
     return text if text and not _CONTROL.search(text) else None
 
 
+@lru_cache(128)
 def _may_be_sent(name: str) -> bool:
     """Whether an attribute may have this name: MoEngage's own, such as the customer's id, are not for visitors."""
     try:
