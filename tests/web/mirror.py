@@ -9,7 +9,9 @@ AGENT = "Mozilla/5.0 (iPhone)"
 
 def reflection(body):
     asked = {name: value for name, value in body.items() if name not in ("identifiers", "experience_key")}
-    return serving(**{key: served(asked=json.dumps(asked, sort_keys=True)) for key in body["experience_key"]})
+    return serving(
+        **{key: served(asked=json.dumps(asked, sort_keys=True)) for key in body.get("experience_key", ["everything"])}
+    )
 
 
 def mirror(**options):

@@ -7,7 +7,14 @@ from datetime import UTC, datetime
 import pytest
 from support.moengage import MoEngage, accepted, make_client, served, serving
 
-from moengage_personalize import AsyncPersonalizeClient, CachePolicy, InSession, InvalidInputError, RequestContext, current_request
+from moengage_personalize import (
+    AsyncPersonalizeClient,
+    CachePolicy,
+    InSession,
+    InvalidInputError,
+    RequestContext,
+    current_request,
+)
 
 pytestmark = pytest.mark.anyio
 PHONE = RequestContext(

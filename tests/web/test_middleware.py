@@ -148,10 +148,16 @@ class TestQueryParameters:
     st.sampled_from(["X-Forwarded-For", "Forwarded"]),
 )
 def test_whatever_a_request_says_it_does_not_fail_and_what_it_adds_can_be_sent(query, headers, header):
-    found = seen(query, headers, ("10.0.0.1", 1), query_parameters=["*"], trusted_proxies=["10.0.0.0/8"], forwarded_header=header)
-    AsyncPersonalizeClient(enabled=False)._fields(None, None, session=None, attributes={
-        name: value for name, value in found.items() if not name.startswith("USER_")
-    }, ambient=False)
+    found = seen(
+        query, headers, ("10.0.0.1", 1), query_parameters=["*"], trusted_proxies=["10.0.0.0/8"], forwarded_header=header
+    )
+    AsyncPersonalizeClient(enabled=False)._fields(
+        None,
+        None,
+        session=None,
+        attributes={name: value for name, value in found.items() if not name.startswith("USER_")},
+        ambient=False,
+    )
 
 
 def test_a_configuration_that_cannot_work_fails_when_the_application_starts():
