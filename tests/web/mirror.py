@@ -1,7 +1,8 @@
-"""A MoEngage that serves what it was asked, so that a page shows what was sent for it."""
+"""A MoEngage that serves what it was asked, so that a page shows what was sent for it, and somebody to look at it."""
 
 import json
 
+from starlette.testclient import TestClient
 from support.moengage import MoEngage, make_client, served, serving
 
 AGENT = "Mozilla/5.0 (iPhone)"
@@ -27,3 +28,13 @@ def mirrored(moengage=None, **options):
 def asked(experiences, key="home-hero"):
     """What was sent for an experience, beside its key."""
     return json.loads(experiences[key].get("asked", default="null"))
+
+
+def browser(app, **headers):
+    """A visitor's browser, at an application that need not be running."""
+
+    async def at_home(scope, receive, send):
+        # TestClient(client=…) came with Starlette 0.42.
+        await app({**scope, "client": ("203.0.113.7", 4711)}, receive, send)
+
+    return TestClient(at_home, headers={"User-Agent": AGENT, **headers})

@@ -5,8 +5,7 @@ from typing import Annotated
 import anyio.from_thread
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, WebSocket
-from starlette.testclient import TestClient
-from web.mirror import AGENT, asked, mirror, mirrored
+from web.mirror import AGENT, asked, browser, mirror, mirrored
 
 from moengage_personalize import AsyncPersonalizeClient, Experiences, InvalidInputError, UsageError
 from moengage_personalize.fastapi import (
@@ -98,10 +97,6 @@ def make_app(make=mirrored, **options):
     app.add_middleware(PersonalizeMiddleware)
     app.include_router(router)
     return app
-
-
-def browser(app, **headers):
-    return TestClient(app, client=("203.0.113.7", 1), headers={"User-Agent": AGENT, **headers})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from hypothesis import given, strategies as st
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from moengage_personalize import AsyncPersonalizeClient, ConfigurationError, current_request
@@ -161,9 +162,6 @@ def test_whatever_a_request_says_it_does_not_fail_and_what_it_adds_can_be_sent(q
 
 
 def test_a_configuration_that_cannot_work_fails_when_the_application_starts():
-    from starlette.applications import Starlette
-    from starlette.testclient import TestClient
-
     app = Starlette(middleware=[Middleware(PersonalizeMiddleware, trusted_proxies=["everybody"])])
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
-        TestClient(app).__enter__()
+        app.build_middleware_stack()
