@@ -676,7 +676,10 @@ class AsyncPersonalizeClient:
         except RuntimeError:
             running = None
         if running is not self._loop:
-            raise UsageError("the client was opened in another event loop: open one in each")
+            raise UsageError(
+                "the client was opened in another event loop: open one in each, or call it in its own; from a thread"
+                " that is anyio.from_thread.run(client.fetch, …)"
+            )
 
     def __repr__(self) -> str:
         if not hasattr(self, "_buffer"):

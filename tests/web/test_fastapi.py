@@ -1,5 +1,6 @@
 """The dependencies: what an endpoint gets, in the loop and in a thread, and that nobody else sees them."""
 
+import asyncio
 from typing import Annotated
 
 import anyio.from_thread
@@ -72,6 +73,11 @@ def def_page(
 @router.get("/def-wrong")
 def def_wrong(page: AnonymousPage, personalize: Personalize) -> str:
     return str(personalize.track_impression(page["home-hero"], customer_id="customer-1"))
+
+
+@router.get("/def-loop")
+def def_loop(personalize: Personalize) -> dict[str, str]:
+    return asked(asyncio.run(personalize.fetch("home-hero")))
 
 
 @router.get("/def-by-hand")
@@ -147,6 +153,10 @@ class TestADefEndpoint:
         with pytest.raises(UsageError, match=r"anyio\.from_thread\.run_sync\(client\.track_impression"):
             http.get("/def-wrong")
 
+    def test_that_makes_a_loop_of_its_own_is_told_too(self, http):
+        with pytest.raises(UsageError, match=r"anyio\.from_thread\.run\(client\.fetch"):
+            http.get("/def-loop")
+
     def test_keeps_its_request_where_it_calls_the_loop(self, http):
         assert http.get("/def-by-hand?utm_a=1").json() == {**WHO, "utm_a": "1"}
 
@@ -156,7 +166,7 @@ def test_no_dependency_shows_in_openapi(http):
     shown = {path: [each["name"] for each in spec["get"].get("parameters", [])] for path, spec in paths.items()}
     visitors = {"/page", "/what", "/def-page"}
     assert shown == {path: ["x-visitor"] if path in visitors else [] for path in shown}
-    assert len(shown) == 8
+    assert len(shown) == 9
     assert not any("requestBody" in spec["get"] for spec in paths.values())
 
 

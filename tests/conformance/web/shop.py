@@ -31,7 +31,7 @@ async def customer(x_customer: Annotated[str, Header()]) -> str:
     return x_customer
 
 
-app = FastAPI(lifespan=lifespan(make_client))
+app = FastAPI(lifespan=lifespan(make_client() if "SHOP_SHARED" in os.environ else make_client))
 app.add_middleware(PersonalizeMiddleware, trusted_proxies=os.environ.get("SHOP_TRUSTS", "").split())
 Customer = Annotated[str, Depends(customer)]
 Page = Annotated[Experiences, experiences("home-hero", customer=customer, deadline=5)]

@@ -103,6 +103,15 @@ def arrived(emulator):
     return set(events)
 
 
+def test_a_client_that_was_made_before_the_fork_serves_every_worker(emulator, shop, monkeypatch):
+    monkeypatch.setenv("SHOP_SHARED", "1")
+    with shop(gunicorn) as (url, _):
+        answers = asyncio.run(crowd(url, range(100)))
+    assert len({answer["pid"] for answer in answers}) == 2
+    assert arrived(emulator) == {answer["uuid"] for answer in answers}
+    assert len(answers) == 100
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_what_every_worker_accepted_is_delivered_when_the_server_stops(emulator, shop, server):
     with shop(SERVERS[server]) as (url, _):
