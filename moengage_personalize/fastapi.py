@@ -77,8 +77,8 @@ def experiences(*keys: str, customer: Callable[..., Any] | None = None, deadline
 
     Args:
         *keys: Experience keys.
-        customer: The dependency that returns the customer's id, or None for an anonymous visitor. Without one, all are
-            anonymous.
+        customer: The dependency that returns the customer's id, or None or nothing for an anonymous visitor. Without
+            one, all are anonymous.
         deadline: Seconds; None takes the policy's.
 
     Raises:
@@ -90,6 +90,6 @@ def experiences(*keys: str, customer: Callable[..., Any] | None = None, deadline
     async def fetch(
         client: Personalize, customer_id: Annotated[str | None, Depends(customer or _nobody)]
     ) -> Experiences:
-        return await client.fetch(*keys, customer_id=customer_id, deadline=deadline)
+        return await client.fetch(*keys, customer_id=customer_id or None, deadline=deadline)
 
     return Depends(fetch)

@@ -87,7 +87,7 @@ class Proxies:
     def visitor(self, scope: Mapping[str, Any]) -> Address | None:
         """Returns the address of the first who is not trusted, from the right; None if it is not known."""
         address, trusted = self._peer(scope)
-        hops = self._hops(scope["headers"])
+        hops = self._hops(scope.get("headers", ()))
         while trusted and (hop := next(hops, None)) is not None:
             address = read_address(hop)
             trusted = self._trusts(address)
@@ -96,7 +96,7 @@ class Proxies:
     def overlooked(self, scope: Mapping[str, Any]) -> bool:
         """Whether a proxy spoke that nobody named: its header was there, and was not read."""
         _, trusted = self._peer(scope)
-        return not trusted and any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope["headers"])
+        return not trusted and any(name in (b"x-forwarded-for", b"forwarded") for name, _ in scope.get("headers", ()))
 
     def _peer(self, scope: Mapping[str, Any]) -> tuple[Address | None, bool]:
         host = (scope.get("client") or ("",))[0]

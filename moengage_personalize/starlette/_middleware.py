@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from moengage_personalize import InSession, InvalidInputError, RequestContext, current_request
+from moengage_personalize import ConfigurationError, InSession, InvalidInputError, RequestContext, current_request
 
 from ._addresses import Proxies, says_where
 
@@ -45,7 +45,7 @@ class PersonalizeMiddleware:
             `"Forwarded"` is read by RFC 7239, any other as a list of addresses.
 
     Raises:
-        ConfigurationError: `trusted_proxies` names no network, or everybody.
+        ConfigurationError: `trusted_proxies` names no network, or everybody; or something is one text, not several.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class PersonalizeMiddleware:
         trusted_proxies: Iterable[str] = (),
         forwarded_header: str = "X-Forwarded-For",
     ) -> None:
+        if isinstance(query_parameters, str):  # its letters would be patterns, and `*` is one of them
+            raise ConfigurationError("query_parameters must name several parameters, not be one text")
         self._app = app
         self._wanted = re.compile("|".join(map(translate, query_parameters)) or r"(?!)")
         self._proxies = Proxies.of(trusted_proxies, forwarded_header)
@@ -72,10 +74,10 @@ class PersonalizeMiddleware:
             current_request.reset(token)
 
     def _context(self, scope: Mapping[str, Any]) -> RequestContext:
-        agent = next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
+        agent = next((value for name, value in scope.get("headers", ()) if name == b"user-agent"), b"")
         return RequestContext(
             session=InSession(ip_address=self._address(scope), user_agent=_text(agent, MAX_AGENT)),
-            attributes=dict(self._attributes(scope["query_string"])),
+            attributes=dict(self._attributes(scope.get("query_string", b""))),
         )
 
     def _address(self, scope: Mapping[str, Any]) -> str | None:

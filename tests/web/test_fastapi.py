@@ -125,6 +125,7 @@ class TestAnEndpoint:
     def test_asks_for_the_customer_that_the_dependency_returns(self, http):
         assert http.get("/what", headers={"X-Visitor": "customer-1"}).json() == {**WHO, "customer_id": "customer-1"}
         assert http.get("/what").json() == WHO
+        assert http.get("/what", headers={"X-Visitor": ""}).json() == WHO
         assert http.get("/anonymous", headers={"X-Visitor": "customer-1"}).json() == WHO
 
     def test_gets_the_situation_to_hand_it_on(self, http):

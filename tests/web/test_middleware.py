@@ -161,6 +161,18 @@ def test_whatever_a_request_says_it_does_not_fail_and_what_it_adds_can_be_sent(q
     )
 
 
+async def test_a_scope_that_leaves_out_what_it_may_is_served():
+    async def app(scope, receive, send):
+        assert current_request.get().under({}) == {}
+
+    await PersonalizeMiddleware(app, trusted_proxies=["unix"])({"type": "websocket"}, None, None)
+
+
+def test_one_text_instead_of_several_patterns_is_refused_since_its_letters_would_match_anything():
+    with pytest.raises(ConfigurationError, match="query_parameters"):
+        PersonalizeMiddleware(None, query_parameters="utm_*")
+
+
 def test_a_configuration_that_cannot_work_fails_when_the_application_starts():
     app = Starlette(middleware=[Middleware(PersonalizeMiddleware, trusted_proxies=["everybody"])])
     with pytest.raises(ConfigurationError, match="trusted_proxies"):
