@@ -3,6 +3,7 @@
 `AsyncPersonalizeClient` fetches experiences within a deadline and reports impressions and clicks in the background.
 """
 
+from ._ambient import RequestContext, current_request
 from ._client import AsyncPersonalizeClient
 from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy
 from ._effects import Effects
@@ -64,6 +65,7 @@ __all__ = [
     "PersonalizeError",
     "RateLimitedError",
     "Reason",
+    "RequestContext",
     "ReservedCustomerIdWarning",
     "RetryPolicy",
     "ServerError",
@@ -71,5 +73,6 @@ __all__ = [
     "UnexpectedStatusError",
     "UsageError",
     "__version__",
+    "current_request",
     "event_uuid_for",
 ]

@@ -17,6 +17,7 @@ NAME = "moengage_personalize"
 NOUNS = {"_errors", "_config", "_session", "_events", "_experiences", "_decode", "_explain", "_report", "_version"}
 OUTSIDE = {"_effects"}  # the outside world as one value: the only file that may read the wall clock or draw chance
 SHELL = {
+    "_ambient",
     "_client",
     "_engine",
     "_pump",

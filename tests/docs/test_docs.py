@@ -40,10 +40,18 @@ async def test_its_python_runs(page, emulated):
     assert client.last_report.pending == client.last_report.dropped == 0
 
 
-def test_the_twenty_lines_of_the_readme_are_the_example():
-    example = (ROOT / "examples/fastapi_app.py").read_text(encoding="utf-8")
-    code = example.split('"""\n', 1)[1].strip()
-    assert [snippet for snippet in snippets(README) if snippet.text.strip() == code]
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [("README.md", "fastapi_app"), ("docs/workers.md", "arq_worker"), ("docs/workers.md", "taskiq_worker")],
+)
+def test_an_example_stands_in_the_docs_as_it_runs(page, example):
+    code = (ROOT / f"examples/{example}.py").read_text(encoding="utf-8").split('"""\n', 1)[1].strip()
+    assert [snippet for snippet in snippets(ROOT / page) if snippet.text.strip() == code]
+
+
+def test_the_twenty_lines_are_no_more():
+    lines = (ROOT / "examples/fastapi_app.py").read_text(encoding="utf-8").split('"""\n', 1)[1].splitlines()
+    assert len([line for line in lines if line and not line.startswith(("from ", "import "))]) <= 20
 
 
 @by_name
