@@ -152,8 +152,18 @@ class FakePersonalize:
         self._wish(keys, customer_id, times, seconds=seconds)
 
     def calm(self) -> None:
-        """Ends all trouble: what is served stays."""
+        """Ends all trouble, and lets the hour pass in which the client that is ready finds that out.
+
+        After many failures, or a 401 or 429, a client does not ask for a while. What is served stays.
+        """
         self._script.calm()
+        self.pass_time(3_600.0)
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets time pass for the client that is ready, at once. Events have the wall clock's time all the same."""
+        if not 0 <= seconds < float("inf"):
+            raise ValueError("seconds must be 0 or more")
+        self._backstage.pass_time(seconds)
 
     def _wish(self, keys: tuple[str, ...], customer_id: str | None, times: int | None, **what: Any) -> None:
         if times is not None and times < 1:

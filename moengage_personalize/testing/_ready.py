@@ -61,6 +61,10 @@ class _IdleLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return 1_000.0 + self._idle_clock.idle
 
+    def skip(self, seconds: float) -> None:
+        """Lets time pass."""
+        self._idle_clock.idle += seconds
+
 
 @attrs.define(eq=False)
 class _Order:
@@ -99,7 +103,7 @@ class Backstage:
         self._home = get_ident()
         self._closed = False
         self.client: ScriptedClient
-        self._loop: asyncio.AbstractEventLoop
+        self._loop: _IdleLoop
         self._end: asyncio.Event
 
     def start(self) -> None:
@@ -127,17 +131,26 @@ class Backstage:
             thread.join()
 
     def _run(self, ready: Future[None]) -> None:
-        with asyncio.Runner(loop_factory=lambda: _IdleLoop(self._hurried)) as runner:
+        def make_loop() -> asyncio.AbstractEventLoop:
+            self._loop = _IdleLoop(self._hurried)
+            return self._loop
+
+        with asyncio.Runner(loop_factory=make_loop) as runner:
             runner.run(self._host(ready))
 
     def _hurried(self) -> bool:
         return hasattr(self, "client") and self.client.transport.pausing > 0
 
     async def _host(self, ready: Future[None]) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
+        self._end = asyncio.Event()
         async with ScriptedClient(self._stage) as self.client:
             ready.set_result(None)
             await self._end.wait()
+
+    def pass_time(self, seconds: float) -> None:
+        """Lets time pass there, at once. Before there is a client, it has nothing to wait for."""
+        if self._thread is not None:
+            self.call(partial(self._loop.skip, seconds))
 
     def call(self, function: Callable[[], T]) -> T:
         """Calls a function there, and waits for what it returns or raises."""
