@@ -159,6 +159,12 @@ class FakePersonalize:
         self._script.calm()
         self.pass_time(3_600.0)
 
+    def reset(self) -> None:
+        """Forgets script and record, for a fake that outlives a test. Clients go on, and know the UUIDs they had."""
+        self._script.clear()
+        self._record.clear()
+        self.pass_time(3_600.0)
+
     def pass_time(self, seconds: float) -> None:
         """Lets time pass for the client that is ready, at once. Events have the wall clock's time all the same."""
         if not 0 <= seconds < float("inf"):

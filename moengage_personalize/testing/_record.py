@@ -3,7 +3,7 @@
 Theory: an event is recorded at the door, with the client's own verdict on it, so that a test sees it at once. Only what
 the client accepted was tracked; the rest was turned away, and is listed where it explains a failure.
 
-Invariant: a record only grows. It holds people's ids and content in plain text: a test's own.
+Invariant: a record only grows, until it is cleared. It holds people's ids and content in plain text: a test's own.
 """
 
 from __future__ import annotations
@@ -171,6 +171,11 @@ class Record:
     @property
     def asked(self) -> list[Asked]:
         return list(self._asked)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        for each in (self._tracked, self._turned_away, self._asked):
+            each.clear()
 
     def note(self, event: Tracked) -> None:
         """Takes down an event."""

@@ -112,6 +112,13 @@ class Script:
         with self._lock:
             self._troubles.clear()
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._lock:
+            self._contents.clear()
+            self._troubles.clear()
+            self._listed.clear()
+
     def list_keys(self, keys: Iterable[str]) -> None:
         """Says that these keys exist, though nothing is served for them."""
         with self._lock:

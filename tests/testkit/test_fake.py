@@ -185,6 +185,17 @@ async def test_a_slow_neighbour_makes_nobody_late(fake):
     assert (john.reason, jane.reason) == (Reason.TIMEOUT, Reason.MATCHED)
 
 
+async def test_a_fake_that_is_reset_is_as_new(fake):
+    fake.serve("home-hero")
+    fake.client.track_impression(await hero_of(fake), customer_id="john")
+    fake.fails(status=401)
+    await hero_of(fake)
+    fake.reset()
+    assert (await hero_of(fake)).reason is Reason.NO_MATCH
+    assert await fake.client.metadata() == {}
+    assert (fake.tracked, fake.turned_away, len(fake.asked)) == ([], [], 1)
+
+
 # ── the client's own ways ────────────────────────────────────────────────────────────────────────────────────────────
 
 
