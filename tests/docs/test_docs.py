@@ -19,7 +19,8 @@ from moengage_personalize import (
 )
 
 README = ROOT / "README.md"
-OWN_TESTS = {"fetching.md"}  # tests/fetching/test_docs.py runs it against scripted answers
+# tests/fetching/test_docs.py runs the one against scripted answers, tests/testkit/test_docs.py the other as a suite
+OWN_TESTS = {"fetching.md", "testing.md"}
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
