@@ -19,18 +19,18 @@ def test_the_hero_is_shown_and_its_impression_reported(browser: TestClient, pers
     personalize_fake.assert_shown("home-hero", times=1)
 
 
+def test_a_page_that_waits_in_vain_shows_its_own_title(browser: TestClient, personalize_fake: FakePersonalize) -> None:
+    personalize_fake.times_out("home-hero")
+    assert "<h1>Welcome</h1>" in browser.get("/").text
+    personalize_fake.assert_nothing_tracked()
+
+
 def test_a_click_is_of_what_was_shown(browser: TestClient, personalize_fake: FakePersonalize) -> None:
     personalize_fake.serve("home-hero", {"Title": "New this week"}, variation=2)
     browser.get("/")
     browser.get("/collection")
     personalize_fake.assert_clicked("home-hero", b_id="cta", variation=2, times=1)
     assert personalize_fake.clicks[0].customer_id == personalize_fake.impressions[0].customer_id
-
-
-def test_a_page_that_waits_in_vain_shows_its_own_title(browser: TestClient, personalize_fake: FakePersonalize) -> None:
-    personalize_fake.times_out("home-hero")
-    assert "<h1>Welcome</h1>" in browser.get("/").text
-    personalize_fake.assert_nothing_tracked()
 
 
 def test_moengage_hears_where_the_visitor_is_from(browser: TestClient, personalize_fake: FakePersonalize) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial, wraps
+from operator import methodcaller
 from threading import Lock, Thread, get_ident
 from time import monotonic
 from typing import Any, Self, TypeVar
@@ -80,8 +81,10 @@ class _Order:
         self.done.add_done_callback(lambda done: done.cancelled() and loop.call_soon_threadsafe(task.cancel))
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        if self.done.cancelled() or task.cancelled():
+        if task.cancelled():
             self.done.cancel()
+        elif not self.done.set_running_or_notify_cancel():
+            return  # cancelled meanwhile
         elif error := task.exception():
             self.done.set_exception(error)
         else:
@@ -135,8 +138,13 @@ class Backstage:
             self._loop = _IdleLoop(self._hurried)
             return self._loop
 
-        with asyncio.Runner(loop_factory=make_loop) as runner:
-            runner.run(self._host(ready))
+        try:
+            with asyncio.Runner(loop_factory=make_loop) as runner:
+                runner.run(self._host(ready))
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
 
     def _hurried(self) -> bool:
         return hasattr(self, "client") and self.client.transport.pausing > 0
@@ -150,15 +158,15 @@ class Backstage:
     def pass_time(self, seconds: float) -> None:
         """Lets time pass there, at once. Before there is a client, it has nothing to wait for."""
         if self._thread is not None:
-            self.call(partial(self._loop.skip, seconds))
+            self.call(lambda _: self._loop.skip(seconds))
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Calls a function there, and waits for what it returns or raises."""
+    def call(self, function: Callable[[ScriptedClient], T]) -> T:
+        """Calls a function there, with the client, and waits for what it returns or raises."""
         self.start()
         if self._is_foreign():
-            return function()  # the client itself says what is wrong
+            return function(self.client)  # which says what is wrong
         done: Future[T] = Future()
-        self._loop.call_soon_threadsafe(_perform, function, done)
+        self._loop.call_soon_threadsafe(_perform, partial(function, self.client), done)
         return done.result()
 
     def _is_foreign(self) -> bool:
@@ -168,11 +176,11 @@ class Backstage:
             return get_ident() != self._home
         return False
 
-    async def run(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Runs a coroutine there; cancelling it here cancels it there."""
+    async def run(self, begin: Callable[[ScriptedClient], Coroutine[Any, Any, T]]) -> T:
+        """Runs a method of the client there; cancelling it here cancels it there."""
         self.start()
         here = asyncio.get_running_loop()
-        order = _Order(begin)
+        order = _Order(partial(begin, self.client))
         orders = self._orders.setdefault(here, [])
         orders.append(order)
         if len(orders) == 1:
@@ -223,15 +231,11 @@ def _elsewhere(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(method)
     def call(self: ReadyClient, *args: Any, **kwargs: Any) -> Any:
-        backstage = self._backstage
-        backstage.start()
-        return backstage.call(partial(getattr(backstage.client, name), *args, **kwargs))
+        return self._backstage.call(methodcaller(name, *args, **kwargs))
 
     @wraps(method)
     async def run(self: ReadyClient, *args: Any, **kwargs: Any) -> Any:
-        backstage = self._backstage
-        backstage.start()
-        return await backstage.run(partial(getattr(backstage.client, name), *args, **kwargs))
+        return await self._backstage.run(methodcaller(name, *args, **kwargs))
 
     return run if inspect.iscoroutinefunction(method) else call
 

@@ -60,7 +60,7 @@ class Tracked:
         context = experience.context if isinstance(experience, Experience) else dict(experience)
         at = event.at
         return cls(
-            action=event.action,
+            action=Action(event.action),
             key=experience.key if isinstance(experience, Experience) else str(context.get("experience", "")),
             customer_id=event.customer_id,
             variation=str(context.get("moe_variation_id", "")),
@@ -187,7 +187,7 @@ class Record:
 
     def find(self, wanted: Wanted) -> list[Tracked]:
         """Returns the tracked events that are as wanted."""
-        return [event for event in self._tracked if not wanted.differences(event)]
+        return [event for event in self.tracked if not wanted.differences(event)]
 
     def expect(self, wanted: Wanted, times: int | None) -> None:
         """Raises unless there are so many of these events; None: at least one.
@@ -209,11 +209,11 @@ class Record:
             AssertionError: It lists what was.
         """
         __tracebackhide__ = True
-        if self._tracked:
-            raise AssertionError("\n".join(["expected that nothing is tracked", *_listed("tracked", self._tracked)]))
+        if tracked := self.tracked:
+            raise AssertionError("\n".join(["expected that nothing is tracked", *_listed("tracked", tracked)]))
 
     def _story(self, wanted: Wanted) -> list[str]:
-        nearest, away = sorted(self._tracked, key=wanted.distance), sorted(self._turned_away, key=wanted.distance)
+        nearest, away = sorted(self.tracked, key=wanted.distance), sorted(self.turned_away, key=wanted.distance)
         if not nearest and not away:
             return ["nothing was tracked at all"]
         return [

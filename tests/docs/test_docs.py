@@ -47,6 +47,12 @@ def test_the_twenty_lines_of_the_readme_are_the_example():
     assert [snippet for snippet in snippets(README) if snippet.text.strip() == code]
 
 
+def test_the_tests_that_the_readme_shows_are_run():
+    example = (ROOT / "examples/test_fastapi_app.py").read_text(encoding="utf-8")
+    (shown,) = [snippet.text.strip() for snippet in snippets(README) if "personalize_fake" in snippet.text]
+    assert shown in example
+
+
 @by_name
 def test_its_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
