@@ -9,7 +9,6 @@ Invariant: credentials are only ever paired with an origin that is `https`, or p
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
@@ -30,7 +29,7 @@ _DATA_CENTER = re.compile(r"(?:dc[-_ ]?)?0{0,2}([0-9]{1,3})", re.IGNORECASE | re
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
 _HEADER = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
-_FITS = "must be 1 to 512 printable ASCII characters without spaces (it becomes part of a header)"
+FITS_HEADER = "must be 1 to 512 printable ASCII characters without spaces (it becomes part of a header)"
 
 
 @attrs.frozen(repr=False, eq=False)
@@ -288,9 +287,9 @@ def resolve(
     if api_key is None:
         raise ConfigurationError("api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY")
     if not isinstance(workspace_id, Secret) or not workspace_id.fits_header(without=":"):
-        raise ConfigurationError(f"workspace_id {_FITS}, and no colon")
+        raise ConfigurationError(f"workspace_id {FITS_HEADER}, and no colon")
     if isinstance(api_key, Secret) and not api_key.fits_header():
-        raise ConfigurationError(f"api_key {_FITS}")
+        raise ConfigurationError(f"api_key {FITS_HEADER}")
     return Settings(base_url=_origin(base_url, data_center, environ), workspace_id=workspace_id, api_key=api_key)
 
 
@@ -368,23 +367,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-async def current_api_key(api_key: Secret | Callable[[], str | Awaitable[str]]) -> Secret:
-    """Asks for the key, as it is now.
-
-    Raises:
-        ConfigurationError: The callable failed, or supplied what cannot stand in a header.
-    """
-    if isinstance(api_key, Secret):
-        return api_key
-    try:
-        supplied = api_key()
-        key = Secret.of(await supplied if inspect.isawaitable(supplied) else supplied)
-    except Exception as error:
-        raise ConfigurationError(f"the api_key callable raised {type(error).__name__}") from None
-    finally:
-        supplied = ""  # the frame of an error below must not hold the key
-    if not key.fits_header():
-        raise ConfigurationError(f"the api_key callable must return what {_FITS}")
-    return key

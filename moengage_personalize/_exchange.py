@@ -21,7 +21,8 @@ import anyio
 import attrs
 import httpx
 
-from ._config import Secret, Settings, current_api_key
+from ._config import Secret, Settings
+from ._credentials import current_api_key
 from ._effects import Effects
 from ._errors import (
     ApiError,

@@ -19,7 +19,8 @@ from moengage_personalize import (
 )
 
 README = ROOT / "README.md"
-OWN_TESTS = {"fetching.md"}  # tests/fetching/test_docs.py runs it against scripted answers
+# tests/fetching/test_docs.py runs the one against scripted answers, tests/testkit/test_docs.py the other as a suite
+OWN_TESTS = {"fetching.md", "testing.md"}
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -52,6 +53,12 @@ def test_an_example_stands_in_the_docs_as_it_runs(page, example):
 def test_the_twenty_lines_are_no_more():
     lines = (ROOT / "examples/fastapi_app.py").read_text(encoding="utf-8").split('"""\n', 1)[1].splitlines()
     assert len([line for line in lines if line and not line.startswith(("from ", "import "))]) <= 20
+
+
+def test_the_tests_that_the_readme_shows_are_run():
+    example = (ROOT / "examples/test_fastapi_app.py").read_text(encoding="utf-8")
+    (shown,) = [snippet.text.strip() for snippet in snippets(README) if "personalize_fake" in snippet.text]
+    assert shown in example
 
 
 @by_name

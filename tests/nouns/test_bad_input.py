@@ -22,7 +22,8 @@ from moengage_personalize import (
     RetryPolicy,
     event_uuid_for,
 )
-from moengage_personalize._config import Secret, current_api_key, parse_base_url, parse_data_center, resolve
+from moengage_personalize._config import Secret, parse_base_url, parse_data_center, resolve
+from moengage_personalize._credentials import current_api_key
 from moengage_personalize._events import check_event_uuid, check_platform, check_time, check_timezone_offset
 from moengage_personalize._session import check_customer_id, check_user_identifiers, is_reserved
 from moengage_personalize.core.wire import (

@@ -1,0 +1,34 @@
+"""The key, as it is now.
+
+A key that was regenerated in the dashboard must not need a restart, so `api_key` may be a callable, and this asks it.
+
+Invariant: what is returned fits a header, and no frame, message or chain of an error holds what was supplied.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+
+from ._config import FITS_HEADER, Secret
+from ._errors import ConfigurationError
+
+
+async def current_api_key(api_key: Secret | Callable[[], str | Awaitable[str]]) -> Secret:
+    """Asks for the key, as it is now.
+
+    Raises:
+        ConfigurationError: The callable failed, or supplied what cannot stand in a header.
+    """
+    if isinstance(api_key, Secret):
+        return api_key
+    try:
+        supplied = api_key()
+        key = Secret.of(await supplied if inspect.isawaitable(supplied) else supplied)
+    except Exception as error:
+        raise ConfigurationError(f"the api_key callable raised {type(error).__name__}") from None
+    finally:
+        supplied = ""  # the frame of an error below must not hold the key
+    if not key.fits_header():
+        raise ConfigurationError(f"the api_key callable must return what {FITS_HEADER}")
+    return key
