@@ -120,9 +120,10 @@ class Backstage:
                 raise UsageError("the fake is closed: a test that needs one asks for the fixture itself")
             if self._thread is None:
                 ready: Future[None] = Future()
-                self._thread = Thread(target=self._run, args=(ready,), name="moengage-fake", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, args=(ready,), name="moengage-fake", daemon=True)
+                thread.start()
                 ready.result()
+                self._thread = thread
 
     def close(self) -> None:
         """Ends the client, its loop and the thread. May be repeated."""

@@ -27,7 +27,6 @@ from moengage_personalize import (
     AsyncPersonalizeClient,
     BatchPolicy,
     CachePolicy,
-    Effects,
     Event,
     FetchPolicy,
     Loss,
@@ -161,7 +160,6 @@ class ScriptedClient(AsyncPersonalizeClient):
                 before_send=self._see,
                 on_dropped=on_dropped,
                 transport=self.transport,
-                effects=Effects(wall=lambda: time.time()),  # noqa: PLW0108 - looked up, so that it may be frozen
             )
 
     def _see(self, event: Event) -> Event | None:

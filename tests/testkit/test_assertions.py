@@ -48,6 +48,18 @@ async def test_a_failure_lists_what_was_tracked_the_nearest_first(fake):
     ]
 
 
+async def test_an_event_of_the_same_action_is_nearer_than_any_other(personalize_fake):
+    personalize_fake.serve("home-hero")
+    personalize_fake.serve("home-offers")
+    served = await personalize_fake.client.fetch("home-hero", "home-offers")
+    personalize_fake.client.track_impression(served["home-hero"], customer_id="john")
+    personalize_fake.client.track_click(served["home-offers"], customer_id="jane")
+    with pytest.raises(
+        AssertionError, match=r"first:\n  click of 'home-offers' by 'jane'.*\n  impression of 'home-hero'"
+    ):
+        personalize_fake.assert_clicked("home-hero", customer_id="john")
+
+
 async def test_a_failure_says_why_the_client_turned_it_away(fake):
     with pytest.raises(AssertionError, match="turned away by the client:\n  impression of 'no-such' by 'john': unm"):
         fake.assert_shown("no-such")

@@ -159,6 +159,12 @@ async def test_trouble_for_n_requests_meets_n(fake):
     assert reasons == [Reason.UNAVAILABLE, Reason.UNAVAILABLE, Reason.MATCHED]
 
 
+async def test_the_newest_trouble_decides(fake):
+    fake.times_out("home-hero")
+    fake.fails("home-hero", times=1)
+    assert [(await hero_of(fake)).reason for _ in range(2)] == [Reason.UNAVAILABLE, Reason.TIMEOUT]
+
+
 async def test_trouble_of_a_key_or_a_person_is_no_trouble_of_another(fake):
     fake.serve("home-hero")
     fake.serve("home-offers")
@@ -229,6 +235,13 @@ async def test_fetches_of_one_person_that_begin_together_are_one_request(fake):
     (asked,) = fake.asked
     assert (asked.keys, asked.customer_id) == (("home-hero", "home-offers"), "john")
     assert fake.client.stats().fetches_merged == 2
+
+
+async def test_they_are_one_request_every_time(fake):
+    keys = tuple(f"key-{number}" for number in range(25))
+    for person in range(40):
+        await asyncio.gather(*(fake.client.fetch(key, customer_id=f"customer-{person}") for key in keys))
+    assert [asked.keys for asked in fake.asked] == [keys] * 40
 
 
 async def test_what_was_asked_is_what_moengage_would_have_seen(fake):

@@ -10,6 +10,10 @@ import pytest
 
 from moengage_personalize import Admission, UsageError
 from moengage_personalize.testing import FakePersonalize
+from moengage_personalize.testing._ready import Backstage
+from moengage_personalize.testing._record import Record
+from moengage_personalize.testing._script import Script
+from moengage_personalize.testing._scripted import Stage
 
 
 @pytest.fixture
@@ -78,6 +82,46 @@ def test_it_sees_the_callers_context(monkeypatch):
 
 async def _look(seen, word):
     seen.append(word.get())
+
+
+def test_who_is_cancelled_here_is_cancelled_there():
+    async def forever(client):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def give_up():
+        task = asyncio.create_task(backstage.run(forever))
+        await anyio.to_thread.run_sync(begun.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    begun, ended = threading.Event(), threading.Event()
+    backstage = Backstage(Stage(Script(), Record()))
+    asyncio.run(give_up())
+    assert ended.wait(30)
+    backstage.close()
+
+
+def test_who_waits_when_it_is_closed_is_cancelled():
+    async def wait():
+        task = asyncio.create_task(backstage.run(lambda client: asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        await anyio.to_thread.run_sync(backstage.close)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    backstage = Backstage(Stage(Script(), Record()))
+    asyncio.run(wait())
+
+
+def test_one_that_cannot_start_says_so(monkeypatch):
+    monkeypatch.setattr("moengage_personalize.testing._ready.ScriptedClient", lambda stage: 1 / 0)
+    with FakePersonalize() as fake, pytest.raises(ZeroDivisionError):
+        fake.client.stats()
 
 
 def test_it_starts_a_thread_when_it_is_used_and_ends_it_with_the_fake():
