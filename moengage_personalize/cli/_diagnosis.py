@@ -295,22 +295,25 @@ def key(name: str, statuses: Mapping[str, str]) -> Finding:
     return Finding(step=step, verdict="wrong", evidence=evidence, remedy=remedy, cause="unknown-experience-key")
 
 
-Audiences = Mapping[str, str | None]
-"""The audience under which each experience was served; None: it was not."""
+Audiences = Mapping[str, frozenset[str]]
+"""The audiences under which each experience was served."""
 
 
-def identity(form: str, served: Mapping[str, Audiences]) -> Finding:
+def identity(form: str, nobody: Audiences, served: Mapping[str, Audiences]) -> Finding:
     """Judges where the customer id is put.
+
+    That a customer is not served something tells nothing: control groups are drawn by chance.
 
     Args:
         form: What the application is configured with.
-        served: What was served by form, and to `"nobody"`.
+        nobody: What is served without an id.
+        served: What is served with it, by form.
     """
-    heard = [name for name in served if name != "nobody" and served[name] != served["nobody"]]
-    deaf = [name for name in served if name != "nobody" and name not in heard]
+    heard = [name for name, found in served.items() if any(found[key] - nobody.get(key, frozenset()) for key in found)]
+    deaf = [name for name in served if name not in heard]
     evidence = "; ".join(
         f"as {' and '.join(names)} the customer is served {what}"
-        for names, what in ((heard, "other audiences than nobody"), (deaf, "what nobody is served"))
+        for names, what in ((heard, "an audience that nobody else is in"), (deaf, "what anybody is served"))
         if names
     )
     if form in heard:

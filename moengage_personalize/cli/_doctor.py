@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import ssl
 
 _NETWORK = ("address", "connection", "tls", "http2")
+_TIMES = 5  # nobody is drawn anew each time, for control groups too
 _CREDENTIALS = ("workspace", "key", "data centre")
 
 
@@ -147,9 +148,11 @@ async def _identity(
     nobody = attrs.evolve(patient.visitor, customer_id=None, user_identifier=())
     named = attrs.evolve(patient.visitor, user_identifier=())
     try:
-        served = {"nobody": await audiences(settings, context, nobody, tuple(keys), "both")}
-        for form in ("both", "identifiers", "flat"):
-            served[form] = await audiences(settings, context, named, tuple(keys), form)
+        anybody = await audiences(settings, context, nobody, tuple(keys), "both", times=_TIMES)
+        served = {
+            form: await audiences(settings, context, named, tuple(keys), form)
+            for form in ("both", "identifiers", "flat")
+        }
     except PersonalizeError as error:
         return Finding(step="identity", verdict="unknown", evidence=str(error), trouble=error.retryable)
-    return identity(patient.identity, served)
+    return identity(patient.identity, anybody, served)

@@ -9,8 +9,8 @@ Invariant: the first SIGINT or SIGTERM ends a command in order, within the clien
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
-import sys
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -56,6 +56,7 @@ def complain(text: str) -> None:
 
 def run(work: Coroutine[Any, Any, int]) -> None:
     """Runs a command's coroutine in an event loop of its own, and ends the command with what it returns."""
+    logging.getLogger("moengage_personalize").addHandler(logging.NullHandler())  # a command says it in its own words
     signalled: list[int] = []
 
     async def guarded() -> int:
@@ -88,9 +89,3 @@ def _loop_factory() -> Any:
     except ImportError:
         return None
     return uvloop.new_event_loop
-
-
-def silence_stdout() -> None:
-    """Whoever read stdout has gone: nothing more is written there, not even at the interpreter's end."""
-    with suppress(OSError, ValueError):
-        sys.stdout = open("/dev/null", "w", encoding="utf-8")  # noqa: SIM115, PTH123

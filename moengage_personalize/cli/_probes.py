@@ -97,7 +97,7 @@ async def _unverified_skew(host: str, port: int) -> float | None:
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     try:
         reader, writer = connection = await _connect(host, port, anybody)
-        writer.write(f"HEAD / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode("ascii"))
+        writer.write(f"GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode("ascii"))
         async with asyncio.timeout(PATIENCE):
             head = await reader.read(16_384)
         await _close(connection)
@@ -146,10 +146,21 @@ async def ask(settings: Mapping[str, Any], context: ssl.SSLContext) -> Answer:
 
 
 async def audiences(
-    settings: Mapping[str, Any], context: ssl.SSLContext, visitor: Visitor, keys: tuple[str, ...], form: Any
+    settings: Mapping[str, Any],
+    context: ssl.SSLContext,
+    visitor: Visitor,
+    keys: tuple[str, ...],
+    form: Any,
+    *,
+    times: int = 1,
 ) -> Audiences:
-    """Asks what audiences a visitor is in. Raises `PersonalizeError`."""
+    """Asks, so many times, what audiences a visitor is in. Raises `PersonalizeError`."""
     given = {**settings, "ssl_context": context}
+    seen: dict[str, set[str]] = {}
     async with AsyncPersonalizeClient(**given, fetching=FetchPolicy(identity=form)) as client:
-        found = (await visitor.ask(client, keys)).raise_for_error()
-    return {key: each.context.get("audience_id") if each.matched else None for key, each in found.items()}
+        for _ in range(times):
+            found = (await visitor.ask(client, keys)).raise_for_error()
+            for key, each in found.items():
+                if each.matched:
+                    seen.setdefault(key, set()).add(str(each.context.get("audience_id")))
+    return {key: frozenset(ids) for key, ids in seen.items()}

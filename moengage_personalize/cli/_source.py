@@ -123,8 +123,10 @@ class Source:
         Raises:
             OSError: It cannot be read further; all lines before that have been returned.
         """
-        lines: list[Line] = [self._held] if self._held is not None else []
-        begin, self._held = self._offset, None
+        if self._held is not None:
+            held, self._held = self._held, None
+            return Block([held], self._offset, self._position())
+        begin, lines = self._offset, list[Line]()
         try:
             while self._error is None and len(lines) < _LINES and self._offset - begin < _BYTES:
                 before, line = self._offset, self._line()
