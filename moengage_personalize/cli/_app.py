@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from .._version import __version__
+from .. import __version__
 from ._ending import BUG, INTERRUPTED, complain, end, status_of
 
 _HOMES = {

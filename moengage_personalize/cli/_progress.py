@@ -29,7 +29,7 @@ class _Log:
     def show(self, *, position: int, lines: int, note: str) -> None:
         now = time.monotonic()
         if self._began is None:
-            self._began, self._first = now, lines
+            self._began, self._first, self._next = now, lines, now + EVERY
         if now < self._next:
             return
         self._next = now + EVERY

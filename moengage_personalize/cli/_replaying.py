@@ -176,6 +176,7 @@ class Replay:
         except OSError:  # the source ends badly: what came before is still to be settled
             await self._land_all()
             raise
+        self._look()
         self._state = self._checkpoint.save(attrs.evolve(self._state, done=not self._unfinished))
         return NEGATIVE if self._state.bad or self._state.rejected or self._unfinished else OK
 

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import os
 import stat
+import zlib
 from contextlib import suppress
 from typing import IO, Final, Self, cast
 
@@ -21,6 +22,7 @@ import attrs
 
 LONGEST: Final = 1 << 20  # bytes of a line; an event that is longer fits in no request
 _LINES, _BYTES = 5_000, 2 << 20  # of a block: two of them are under way at a time
+_BROKEN = (OSError, EOFError, zlib.error)
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -74,19 +76,29 @@ class Source:
     def __init__(self, path: str) -> None:
         # Not sys.stdin: a thread that waits for it must not hold up the interpreter's end.
         self._raw = open(0 if path == "-" else path, "rb", closefd=path != "-")  # noqa: SIM115
-        self.size: int | None = None
+        try:
+            self._begin()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    def _begin(self) -> None:
         found = os.fstat(self._raw.fileno())
         self._is_file = stat.S_ISREG(found.st_mode)
+        self.size = found.st_size if self._is_file else None
         if self._is_file:
-            self.size = found.st_size
             self._lock()
         zipped = self._raw.peek(2)[:2] == b"\x1f\x8b"
         self._lines = cast("IO[bytes]", gzip.GzipFile(fileobj=self._raw) if zipped else self._raw)
-        self._ahead = self._lines.readline(LONGEST)
+        self._ahead = b""
         self._offset = 0
         self._number = 0
         self._held: Line | None = None  # one without an end makes a block of its own
         self._error: OSError | None = None
+        try:
+            self._ahead = self._lines.readline(LONGEST)
+        except _BROKEN as error:
+            self._error = _as_os_error(error)
         self.identity = hashlib.sha256(self._ahead.strip()).hexdigest()[:32]
 
     def _lock(self) -> None:
@@ -136,8 +148,8 @@ class Source:
                     self._held = line
                     return Block(lines, before, self._position())
                 lines.append(line)
-        except (OSError, EOFError) as error:
-            self._error = error if isinstance(error, OSError) else OSError("the compressed file ends too early")
+        except _BROKEN as error:
+            self._error = _as_os_error(error)
         if not lines and self._error is not None:
             raise self._error
         return Block(lines, self._offset, self._position()) if lines else None
@@ -168,3 +180,11 @@ class Source:
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             self._raw.close()
+
+
+def _as_os_error(error: Exception) -> OSError:
+    if isinstance(error, OSError):
+        return error
+    return OSError(
+        "the compressed file ends too early" if isinstance(error, EOFError) else "the compressed file is damaged"
+    )

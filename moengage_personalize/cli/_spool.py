@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from moengage_personalize.spool import DeadLetter, DiskSpool, Entry
 
 _SHORT = 8  # characters of an id that tell it from others
+_QUIET = 2.0  # seconds in which a client has long looked for what dead processes left
 _directory = click.argument("directory", type=click.Path(exists=True, file_okay=False))
 
 
@@ -192,12 +194,14 @@ async def _replay(directory: str, events: tuple[str, ...], timeout: float, *, as
 
     with closing(inspect_spool(directory)) as looked_at:
         chosen = _chosen(looked_at.dead_letters(), events)
+        dead = {file.owner for file in looked_at.files() if not file.living}
+        left = sum(owner in dead for owner, _ in looked_at.entries())
     if events and not chosen:
         raise click.UsageError("no dead letter's UUID begins so")
     spool = _opened(directory)
     async with AsyncPersonalizeClient(**client_settings(), spool=spool) as client:
         await client.replay(chosen)
-        await _settled(client, spool, time.monotonic() + timeout)
+        await _settled(client, spool, left, time.monotonic() + timeout)
         health = client.health()
         report = await client.aclose()
     counts = {name: getattr(report, name) for name in ("replayed", "recovered", "delivered", "rejected", "pending")}
@@ -218,13 +222,23 @@ def _chosen(letters: list[DeadLetter], beginnings: tuple[str, ...]) -> list[str]
     return [uuid for uuid in uuids if uuid.startswith(tuple(each.lower() for each in beginnings))]
 
 
-async def _settled(client: AsyncPersonalizeClient, spool: DiskSpool, until: float) -> None:
-    """Waits until nothing waits, in memory or on the disk, or it is too late."""
-    while (left := until - time.monotonic()) > 0:
-        report, stats = await client.flush(left), spool.stats()
-        if not (report.pending or stats.pending or stats.unread_segments):
+async def _settled(client: AsyncPersonalizeClient, spool: DiskSpool, left: int, until: float) -> None:
+    """Waits until nothing waits, in memory or on the disk, or it is too late.
+
+    Args:
+        client: Open.
+        spool: Its own.
+        left: How many events dead processes had left; another process may be quicker to take them over.
+        until: When it is too late, on the monotonic clock.
+    """
+    quiet_since = inf
+    while (now := time.monotonic()) < until:
+        report, stats = await client.flush(until - now), spool.stats()
+        quiet = not (report.pending or stats.pending or stats.unread_segments)
+        quiet_since = min(quiet_since, now) if quiet else inf
+        if quiet and (report.recovered >= left or now - quiet_since > _QUIET):
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.02)
 
 
 @spool_command.command("forget")

@@ -10,11 +10,12 @@ for an instant; who would adopt it at that very instant finds it alive, and trie
 import fcntl
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from attrs import field, frozen
 
 from ._dead_letters import DeadLetters
-from ._directory import Directory, directory_at
+from ._directory import Directory, ForeignFileError, directory_at
 from ._errors import SpoolDirectoryError, speaking_of
 from ._format import RECORDS_AT, Frame, Header, HeaderFault, Kind, decode_entry, read_header, scan
 from ._nouns import DeadLetter, Entry
@@ -64,7 +65,7 @@ class SpoolInspection:
 
     def files(self) -> list[SpoolFile]:
         """Every segment of every process."""
-        with speaking_of("look at its files"):
+        with _looking("look at its files"):
             found = []
             for owner in self._directory.owners():
                 living = self._lives(owner)
@@ -77,7 +78,7 @@ class SpoolInspection:
 
     def entries(self) -> Iterator[tuple[str, Entry]]:
         """What is still to be sent, with its owner; oldest first per process. Forgotten people's is left out."""
-        with speaking_of("read a segment"):
+        with _looking("read a segment"):
             for owner in self._directory.owners():
                 for name in self._in_order(owner):
                     for frame in self._frames(name):
@@ -87,7 +88,7 @@ class SpoolInspection:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Events that were refused for good, oldest first."""
-        with speaking_of("read dead letters"):
+        with _looking("read dead letters"):
             log = SharedLog(self._directory, "dead-letters", Kind.LETTER)
             return DeadLetters(log, _EVERYTHING, _EVERYTHING).read()
 
@@ -174,6 +175,19 @@ class _Pages:
             os.close(fd)
 
 
+@contextmanager
+def _looking(task: str) -> Iterator[None]:
+    try:
+        with speaking_of(task):
+            yield
+    except SpoolDirectoryError as error:
+        if isinstance(error.__cause__, ForeignFileError):
+            raise SpoolDirectoryError(
+                "spool: a file is another user's, or a link: look as the user who owns it"
+            ) from None
+        raise
+
+
 def inspect_spool(path: str | os.PathLike[str]) -> SpoolInspection:
     """Open a spool's directory to look at it. Close it afterwards.
 
@@ -186,7 +200,7 @@ def inspect_spool(path: str | os.PathLike[str]) -> SpoolInspection:
     directory.open()
     try:
         tombstones = Tombstones(SharedLog(directory, "tombstones", Kind.TOMBSTONE))
-        with speaking_of("read its tombstones"):
+        with _looking("read its tombstones"):
             tombstones.refresh()
     except BaseException:
         directory.close()
