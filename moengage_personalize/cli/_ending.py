@@ -28,7 +28,6 @@ LOCAL: Final = 4
 """A file or the spool of this machine."""
 BUG: Final = 70
 INTERRUPTED: Final = 130
-TERMINATED: Final = 143
 
 
 def status_of(error: Exception) -> int:
