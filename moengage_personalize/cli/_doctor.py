@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from ._diagnosis import Finding, clock, identity, identity_of_workspace, key, skipped, way_there
+from ._diagnosis import Finding, clock, credentials, identity, key, skipped
 from ._ending import NEGATIVE, OK, TROUBLE, run
 from ._options import Visitor, as_json, client_settings, connecting, identity_option, tls_context, visiting, visitor
 from ._output import document, line
+from ._way_there import way_there
 
 if TYPE_CHECKING:
     import ssl
@@ -132,7 +133,7 @@ async def _credentials(
     if refused and patient.try_data_centers:
         for name, base_url in DATA_CENTERS.items():
             elsewhere[name] = await ask({**settings, "base_url": base_url, "data_center": None}, context)
-    return identity_of_workspace(ours, invented, elsewhere, asked_elsewhere=patient.try_data_centers)
+    return credentials(ours, invented, elsewhere, asked_elsewhere=patient.try_data_centers)
 
 
 async def _identity(

@@ -21,8 +21,9 @@ import httpx
 
 from moengage_personalize import AsyncPersonalizeClient, ConfigurationError, FetchPolicy, PersonalizeError
 
-from ._diagnosis import Answer, Audiences, Handshake
+from ._diagnosis import Answer, Audiences
 from ._options import Visitor
+from ._way_there import Handshake
 
 PATIENCE: Final = 10.0
 DATA_CENTERS = {name: f"https://sdk-{name}.moengage.com" for name in ("01", "02", "03", "04", "05", "06", "101")}

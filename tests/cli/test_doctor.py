@@ -6,10 +6,11 @@ import socket
 import pytest
 from cli.kit import dated
 from faults.certificates import Certificates
-from faults.server import FaultServer, ServerConfig, refused_port
+from faults.server import FaultServer, ServerConfig, black_hole, refused_port
 
 from moengage_personalize.cli import _probes
-from moengage_personalize.cli._diagnosis import Answer, Handshake, clock, identity, identity_of_workspace, way_there
+from moengage_personalize.cli._diagnosis import Answer, clock, credentials, identity
+from moengage_personalize.cli._way_there import Handshake, way_there
 from moengage_personalize.emulator import Emulator, serve_in_thread
 
 STEPS = [
@@ -212,6 +213,25 @@ def test_a_port_where_nobody_listens(doctor, monkeypatch, certificates):
     assert (steps["address"]["verdict"], steps["connection"]["verdict"]) == ("ok", "wrong")
 
 
+def test_a_host_that_swallows_connections(doctor, monkeypatch, certificates):
+    monkeypatch.setattr(_probes, "PATIENCE", 0.2)
+    with black_hole() as port:
+        here(monkeypatch, f"https://127.0.0.1:{port}", certificates.authority)
+        _, causes, steps = doctor()
+    assert causes == ["unreachable"]
+    assert "within 0.2 s" in steps["connection"]["evidence"]
+
+
+def test_a_handshake_that_never_ends(doctor, monkeypatch, certificates):
+    monkeypatch.setattr(_probes, "PATIENCE", 0.2)
+    never = ServerConfig(certificates=str(certificates.directory), greeting="stalled_handshake")
+    with FaultServer(never) as server:
+        here(monkeypatch, server.url, certificates.authority)
+        _, causes, steps = doctor()
+    assert causes == ["broken-tls"]
+    assert "within 0.2 s" in steps["tls"]["evidence"]
+
+
 def test_a_host_that_has_no_address(doctor, monkeypatch, certificates):
     def nowhere(*_args, **_named):
         raise socket.gaierror(-2, "Name or service not known")
@@ -273,7 +293,7 @@ def test_it_shows_neither_id_nor_key(run, server, monkeypatch):
     ],
 )
 def test_what_the_answers_say_of_the_credentials(ours, invented, causes):
-    found = identity_of_workspace(
+    found = credentials(
         Answer(status=ours, words="said"),
         None if invented is None else Answer(status=invented),
         {},
@@ -285,9 +305,7 @@ def test_what_the_answers_say_of_the_credentials(ours, invented, causes):
 
 
 def test_that_no_other_data_centre_knows_them_is_said():
-    *_, last = identity_of_workspace(
-        Answer(status=400), Answer(status=400), {"02": Answer(status=400)}, asked_elsewhere=True
-    )
+    *_, last = credentials(Answer(status=400), Answer(status=400), {"02": Answer(status=400)}, asked_elsewhere=True)
     assert "no other" in last.evidence
 
 

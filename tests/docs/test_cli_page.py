@@ -32,9 +32,8 @@ def test_every_option_that_it_names_exists():
 
 
 def test_every_cause_stands_in_its_table():
-    source = (ROOT / "moengage_personalize/cli/_diagnosis.py").read_text() + (
-        ROOT / "moengage_personalize/cli/_doctor.py"
-    ).read_text()
+    modules = ("_diagnosis", "_way_there", "_doctor")
+    source = "".join((ROOT / f"moengage_personalize/cli/{name}.py").read_text() for name in modules)
     causes = set(re.findall(r'cause(?:=|, trouble = "[^"]*", )"([a-z0-9-]+)"', source)) | {"wrong-base-url"}
     section = TEXT.partition("## doctor")[2].partition("\n## ")[0]
     assert causes == set(re.findall(r"^\| `([a-z0-9-]+)` \|", section, re.MULTILINE))
