@@ -77,7 +77,7 @@ def test_every_make_target_that_it_names_exists(page):
 
 def test_the_readme_lists_every_policy_with_its_default():
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `([^`]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
-    policies = [value for name, value in vars(moengage_personalize).items() if name.endswith("Policy")]
+    policies = [getattr(moengage_personalize, name) for name in moengage_personalize.__all__ if name.endswith("Policy")]
     assert {FetchPolicy, BatchPolicy, RetryPolicy} <= set(policies)
     fields = {(policy.__name__, field.name, field.default) for policy in policies for field in attrs.fields(policy)}
     assert sorted(rows) == sorted((owner, name, shown(default)) for owner, name, default in fields)

@@ -93,9 +93,12 @@ def test_pytest_has_its_fixtures_unless_it_is_told_otherwise(pytester, arguments
 def test_importing_the_package_needs_no_extra_and_is_lean():
     # What an extra brings, and what takes long to import, is loaded by those who use it.
     late = (
-        "trustme cryptography uvloop fastapi starlette trio cattrs pytest"
-        " moengage_personalize.emulator moengage_personalize.testing"
+        "trustme cryptography uvloop fastapi starlette trio cattrs pytest click rich"
+        " moengage_personalize.emulator moengage_personalize.testing moengage_personalize.cli"
     ).split()
-    code = f"import sys, moengage_personalize; print(*[name for name in {late} if name in sys.modules])"
+    code = (
+        "import sys; from moengage_personalize import AsyncPersonalizeClient;"
+        f" print(*[name for name in {late} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
