@@ -137,7 +137,7 @@ def test_a_part_of_a_batch_holds_those_events_with_their_attributes(batch, data)
 def test_a_context_goes_back_exactly_as_it_came(back_end, context):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codec, "_dumps", back_end[0])
-        patch.setattr(wire, "loads", back_end[1])
+        patch.setattr(wire.answers, "loads", back_end[1])
         experience = read({"payload": {}, "experience_context": context})
         assert experience.matched
         assert experience.context == context
@@ -228,7 +228,7 @@ def test_user_identifiers_stand_beside_or_without_a_customer_id(identity):
 
 @given(
     attributes=st.dictionaries(
-        TEXT.filter(lambda name: name and name not in wire._OURS), st.booleans() | st.integers(-9, 9) | TEXT
+        TEXT.filter(lambda name: name and name not in wire.asking._OURS), st.booleans() | st.integers(-9, 9) | TEXT
     )
 )
 def test_custom_attributes_travel_at_the_top(attributes):
@@ -296,7 +296,7 @@ def test_custom_attributes_travel_at_the_top(attributes):
 )
 @pytest.mark.parametrize("loads", [loads for _, loads in BACK_ENDS], ids=["orjson", "stdlib"])
 def test_a_value_is_decoded_by_its_data_type(monkeypatch, loads, value, data_type, expected):
-    monkeypatch.setattr(wire, "loads", loads)
+    monkeypatch.setattr(wire.answers, "loads", loads)
     found = decoded(value, data_type)
     assert found == expected
     assert type(found) is type(expected)
@@ -408,7 +408,7 @@ def test_odd_failures_are_passed_over(failures):
 )
 @pytest.mark.parametrize("loads", [loads for _, loads in BACK_ENDS], ids=["orjson", "stdlib"])
 def test_a_reply_that_cannot_be_read_says_so_and_shows_nothing(monkeypatch, loads, body, message):
-    monkeypatch.setattr(wire, "loads", loads)
+    monkeypatch.setattr(wire.answers, "loads", loads)
     with pytest.raises(BadReplyError) as caught:
         wire.read_experiences(body, ["hero"])
     assert str(caught.value) == message
@@ -441,7 +441,8 @@ ODD = st.recursive(
 def test_whatever_json_the_reply_is_reading_it_raises_nothing_but_bad_reply(loads, body):
     data = json.dumps(body).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "loads", loads)
+        patch.setattr(wire.answers, "loads", loads)
+        patch.setattr(wire.errors, "loads", loads)
         for keys in (["hero"], None):
             try:
                 found = wire.read_experiences(data, keys)
@@ -465,7 +466,7 @@ def test_whatever_bytes_the_reply_is_reading_it_raises_nothing_but_bad_reply(bod
 
 @pytest.mark.parametrize("loads", [loads for _, loads in BACK_ENDS], ids=["orjson", "stdlib"])
 def test_numbers_beyond_a_double_make_a_bad_reply_or_an_undecodable_variable(monkeypatch, loads):
-    monkeypatch.setattr(wire, "loads", loads)
+    monkeypatch.setattr(wire.answers, "loads", loads)
     served = {"payload": {"it": {"value": "1" + "0" * 400, "data_type": "float"}}, "experience_context": CONTEXT}
     assert read(served).undecodable == {"it": "not JSON"}
     body = json.dumps({"experiences": {"hero": served}}).replace('"1000', "1000").replace('0", "data', '0, "data')
@@ -512,12 +513,12 @@ def test_metadata_of_another_shape_is_a_bad_reply(body):
 def test_the_applications_own_cattrs_hooks_do_not_touch_the_metadata():
     import cattrs
 
-    hook = cattrs.global_converter.get_structure_hook(wire._MetadataReply)
-    cattrs.register_structure_hook(wire._MetadataReply, lambda *_: "theirs")
+    hook = cattrs.global_converter.get_structure_hook(wire.metadata._MetadataReply)
+    cattrs.register_structure_hook(wire.metadata._MetadataReply, lambda *_: "theirs")
     try:
         assert wire.read_metadata(b'{"metadata":{"experiences":[]}}').count == 0
     finally:
-        cattrs.register_structure_hook(wire._MetadataReply, hook)
+        cattrs.register_structure_hook(wire.metadata._MetadataReply, hook)
 
 
 # ── what an error says ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -594,7 +595,7 @@ def test_a_customer_id_is_never_repeated(customer_id):
     sent = codec.encode({"customer_id": customer_id}, "it")
     upper = customer_id.upper() if customer_id.isascii() else customer_id
     for spelling in (customer_id, upper, f"<{customer_id}>", customer_id[: len(customer_id) // 2 + 4]):
-        assume(spelling.strip("<>") not in wire._VOCABULARY)
+        assume(spelling.strip("<>") not in wire.errors._VOCABULARY)
         assert spelling not in error_text(f"the id {spelling} is bad", sent)
 
 
