@@ -116,10 +116,20 @@ class Connection:
         """Whether a new exchange would have to wait for a stream."""
         return self._machine.queued > 0
 
-    def submit(self, exchange: Exchange) -> None:
-        """Take an exchange on; its waiter is woken when it has its outcome."""
+    def submit(self, exchange: Exchange, *, at_once: bool = True) -> None:
+        """Take an exchange on, which is told its outcome when it has one.
+
+        Args:
+            exchange: What is to be sent.
+            at_once: False: it leaves with the next output, or with `push`.
+        """
         self._machine.submit(exchange, self._runtime.now())
-        self._after()
+        self._after(at_once=at_once)
+
+    def push(self) -> None:
+        """Send now what was submitted."""
+        if self._machine.has_output:
+            self._flush()
 
     def abandon(self, exchange: Exchange) -> None:
         """Its caller has gone."""
@@ -257,12 +267,13 @@ class Connection:
         self._machine.lose(failure, self._runtime.now())
         self._after()
 
-    def _after(self) -> None:
-        """Whatever happened: wake who has an outcome, see to the output, the timer, and the end."""
+    def _after(self, *, at_once: bool = True) -> None:
+        """Whatever happened: tell who has an outcome, see to the output, the timer, and the end."""
         machine = self._machine
         for exchange in machine.settled():
-            self._runtime.wake(exchange.waiter)
-        if machine.has_output and not self._flush_due:
+            if exchange.ended is not None and exchange.outcome is not None:
+                exchange.ended(exchange.outcome)
+        if at_once and not self._flush_due and machine.has_output:
             self._flush_due = True
             self._runtime.soon(self._flush)
         self._rearm()

@@ -96,6 +96,11 @@ class Pool:
             return next(seat for seat in self._seats if seat.load < 0).take(now)
         return min(taken, key=lambda seat: seat.load).take(now)
 
+    def push(self) -> None:
+        """Send now what was submitted without haste."""
+        for connection in self._open:
+            connection.push()
+
     async def warm_up(self) -> None:
         """Open a connection, if HTTP/2 is to be spoken and there is none.
 
