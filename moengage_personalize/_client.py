@@ -56,12 +56,12 @@ from ._errors import (
 from ._events import Action, Admission, Event
 from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
-from ._fetcher import Question, unmatched
+from ._questions import Question, unmatched
 from ._report import Condition, DeliveryReport, Forgotten, Health, Loss, Stats
 from ._session import InSession, check_customer_id, check_user_identifiers
 from .core.buffer import Buffer
 from .core.circuit import Circuit
-from .core.wire import check_keys, fetch_fields, metadata_target, read_metadata
+from .core.wire import check_keys, fetch_context, metadata_target, read_metadata
 from .http2 import Http2Transport
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class AsyncPersonalizeClient:
         try:
             question = Question(
                 check_keys(keys),
-                self._fields(customer_id, user_identifiers, session=session, attributes=attributes),
+                self._context(customer_id, user_identifiers, session=session, attributes=attributes),
                 customer_id,
             )
         except PersonalizeError as error:
@@ -264,7 +264,7 @@ class AsyncPersonalizeClient:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
         try:
             question = Question(
-                None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
+                None, self._context(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -321,19 +321,19 @@ class AsyncPersonalizeClient:
         self._check_open()
         return {} if self._engine is None else await self._engine.radar.unknown()
 
-    def _fields(
+    def _context(
         self,
         customer_id: str | None,
         user_identifiers: Mapping[str, str] | None,
         *,
         session: InSession | None,
         attributes: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
+    ) -> bytes:
         if customer_id is not None:
             warn_if_reserved(check_customer_id(customer_id))
         if session is not None and not isinstance(session, InSession):
             raise InvalidInputError("session must be an InSession")
-        return fetch_fields(
+        return fetch_context(
             customer_id=customer_id,
             user_identifiers=None if user_identifiers is None else check_user_identifiers(user_identifiers),
             session=session,

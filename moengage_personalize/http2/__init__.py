@@ -9,7 +9,8 @@ not processed, `_transport` is what callers see, `_fallback` is httpx's HTTP/1.1
 """
 
 from ._headers import Route
+from ._sending import Sending
 from ._stream import Lane, Patience, Response
 from ._transport import Http2Transport, TransportStats
 
-__all__ = ["Http2Transport", "Lane", "Patience", "Response", "Route", "TransportStats"]
+__all__ = ["Http2Transport", "Lane", "Patience", "Response", "Route", "Sending", "TransportStats"]

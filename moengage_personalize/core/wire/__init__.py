@@ -6,7 +6,15 @@ sections 1 to 4 where MoEngage has moved on. Each module here is one direction o
 """
 
 from .answers import read_experiences
-from .asking import FETCH_PATH, MAX_KEY_LENGTH, check_keys, encode_context_of_fetch, fetch_body, fetch_fields
+from .asking import (
+    FETCH_PATH,
+    MAX_KEY_LENGTH,
+    check_keys,
+    encode_context_of_fetch,
+    fetch_body,
+    fetch_context,
+    fetch_fields,
+)
 from .errors import ErrorText, read_error
 from .events import (
     EVENTS_PATH,
@@ -47,6 +55,7 @@ __all__ = [
     "encode_element",
     "encode_events",
     "fetch_body",
+    "fetch_context",
     "fetch_fields",
     "metadata_target",
     "pack_attributes",

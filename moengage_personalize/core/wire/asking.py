@@ -6,12 +6,12 @@ Invariant: equal questions give equal bytes, so that bytes can stand for the que
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from ..._config import Identity
 from ..._errors import InvalidInputError
 from ..._session import InSession
-from ..codec import encode
+from ..codec import encode, encode_decoded
 
 FETCH_PATH: Final = "/v1/experiences/fetch"
 MAX_KEY_LENGTH: Final = 50  # api-facts.md, section 1.1: 5 to 50 characters
@@ -40,6 +40,41 @@ def check_keys(keys: Iterable[object]) -> tuple[str, ...]:
         if not key.isascii():
             encode(key, "an experience key")
     return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
+
+
+def fetch_context(
+    *,
+    customer_id: str | None,
+    user_identifiers: Mapping[str, str] | None,
+    session: InSession | None,
+    attributes: Mapping[str, Any] | None,
+    identity: Identity,
+) -> bytes:
+    """Returns everything of a fetch body but its keys, so that equal questions give equal bytes.
+
+    Raises:
+        InvalidInputError: See `fetch_fields`; or it is no JSON.
+    """
+    if session is None and not attributes and user_identifiers is None and customer_id is not None:
+        known = encode(customer_id, "the fetch request")  # the usual question, without the detour
+        match identity:
+            case "both":
+                return b'{"customer_id":%b,"identifiers":{"customer_id":%b}}' % (known, known)
+            case "flat":
+                return b'{"customer_id":%b}' % known
+            case "identifiers":
+                return b'{"identifiers":{"customer_id":%b}}' % known
+            case _:
+                assert_never(identity)
+    return encode_context_of_fetch(
+        fetch_fields(
+            customer_id=customer_id,
+            user_identifiers=user_identifiers,
+            session=session,
+            attributes=attributes,
+            identity=identity,
+        )
+    )
 
 
 def fetch_fields(
@@ -102,10 +137,10 @@ def fetch_body(context: bytes, keys: Sequence[str] | None) -> bytes:
     """Returns the body of one fetch.
 
     Args:
-        context: From `encode_context_of_fetch`.
-        keys: None asks for everything that the user qualifies for.
+        context: From `fetch_context`.
+        keys: From `check_keys`; None asks for everything that the user qualifies for.
     """
     if keys is None:
         return context
     comma = b"" if context == b"{}" else b","
-    return b'%b%b"experience_key":%b}' % (context[:-1], comma, encode(list(keys), "the experience keys"))
+    return b'%b%b"experience_key":%b}' % (context[:-1], comma, encode_decoded(list(keys)))
