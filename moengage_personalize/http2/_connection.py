@@ -273,10 +273,12 @@ class Connection:
         for exchange in machine.settled():
             if exchange.ended is not None and exchange.outcome is not None:
                 exchange.ended(exchange.outcome)
-        if at_once and not self._flush_due and machine.has_output:
-            self._flush_due = True
-            self._runtime.soon(self._flush)
-        self._rearm()
+        if at_once and not self._flush_due:
+            if machine.has_output:
+                self._flush_due = True
+                self._runtime.soon(self._flush)
+            else:
+                self._rearm()
         if self._waiters and machine.state is not State.CONNECTING:
             self._announce()
         if machine.state is State.CLOSED and not self._shut:
@@ -293,7 +295,7 @@ class Connection:
             data = self._machine.outgoing(self._runtime.now())
             if data:
                 self._write(data)
-            self._rearm()
+        self._rearm()
 
     def _write(self, data: bytes) -> None:
         if self._link is None:

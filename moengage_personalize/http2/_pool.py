@@ -91,6 +91,8 @@ class Pool:
     def take(self) -> Connection:
         """For a new request: the least loaded seat's, or an empty one's if the others are full."""
         now = self.runtime.now()
+        if len(self._seats) == 1:
+            return self._seats[0].take(now)
         taken = [seat for seat in self._seats if seat.load >= 0]
         if not taken or (len(taken) < len(self._seats) and all(seat.is_full for seat in taken)):
             return next(seat for seat in self._seats if seat.load < 0).take(now)

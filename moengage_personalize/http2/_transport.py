@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -334,4 +335,10 @@ def _encoded(varying: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
         extra = literals(checked(varying)) if varying else b""
     except HeaderError as error:
         raise httpx.LocalProtocolError(str(error)) from None
-    return literals(((b"content-length", b"%d" % len(body)),)) + extra if body else extra
+    return _content_length(len(body)) + extra if body else extra
+
+
+@lru_cache(1024)
+def _content_length(size: int) -> bytes:
+    """The same few sizes again and again."""
+    return literals(((b"content-length", b"%d" % size),))
