@@ -39,7 +39,7 @@ from ._errors import (
 )
 from ._version import __version__
 from .core.breaker import Quota
-from .core.wire import read_error
+from .core.wire.errors import read_error
 
 if TYPE_CHECKING:
     from .http2 import Http2Transport, Response, Route, Sending
@@ -168,6 +168,26 @@ class Exchange:
             self._headers = None  # ask for the key again
             self._routes.clear()
         return self._error(reply, call)
+
+    async def warm_up(self) -> None:
+        """Opens the connection ahead of the first call, if the transport is the SDK's own.
+
+        Raises:
+            ConnectionFailedError: It cannot be opened.
+        """
+        if self._multiplexer is not None:
+            try:
+                await self._multiplexer.warm_up(self._settings.base_url)
+            except httpx.TransportError as error:
+                failure = f"the connection cannot be opened: {type(error).__name__}"
+            else:
+                return
+            raise ConnectionFailedError(failure)
+
+    @property
+    def connections_opened(self) -> int:
+        """How many, if the transport is the SDK's own."""
+        return 0 if self._multiplexer is None else self._multiplexer.stats().connections_opened
 
     async def renew(self) -> None:
         """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""

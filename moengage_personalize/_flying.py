@@ -38,7 +38,8 @@ from ._questions import Entries, Trouble
 from .core.breaker import Breaker, Passage, Quota, RateWindow
 from .core.circuit import RetryBudget
 from .core.flights import Flight
-from .core.wire import FETCH_PATH, fetch_body, read_experiences
+from .core.wire import FETCH_PATH, fetch_body
+from .core.wire.answers import read_experiences
 
 if TYPE_CHECKING:
     from .http2 import Sending

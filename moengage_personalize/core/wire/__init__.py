@@ -2,10 +2,11 @@
 
 Theory: what goes out is built as bytes once and joined ever after; what comes in is read tolerantly, one experience at
 a time, so that one odd entry costs nothing but itself. Sources: `seeds/personalize-api.txt`, and `api-facts.md`
-sections 1 to 4 where MoEngage has moved on. Each module here is one direction of one endpoint, and owns its invariant.
+sections 1 to 4 where MoEngage has moved on. Each module is one direction of one endpoint, and owns its invariant. What
+goes out is gathered here; what comes in (`answers`, `errors`, `metadata`) is imported by those who read it, since a
+process needs it only once it has asked.
 """
 
-from .answers import read_experiences
 from .asking import (
     FETCH_PATH,
     MAX_KEY_LENGTH,
@@ -15,7 +16,6 @@ from .asking import (
     fetch_context,
     fetch_fields,
 )
-from .errors import ErrorText, read_error
 from .events import (
     EVENTS_PATH,
     REQUEST_SIZE,
@@ -32,17 +32,13 @@ from .events import (
     pack_attributes,
     unpack_attributes,
 )
-from .metadata import METADATA_PATH, STATUSES, metadata_target, read_metadata
 
 __all__ = [
     "EVENTS_PATH",
     "FETCH_PATH",
     "MAX_KEY_LENGTH",
-    "METADATA_PATH",
     "REQUEST_SIZE",
-    "STATUSES",
     "Attributes",
-    "ErrorText",
     "attributes_size",
     "check_keys",
     "context_of",
@@ -57,10 +53,6 @@ __all__ = [
     "fetch_body",
     "fetch_context",
     "fetch_fields",
-    "metadata_target",
     "pack_attributes",
-    "read_error",
-    "read_experiences",
-    "read_metadata",
     "unpack_attributes",
 ]
