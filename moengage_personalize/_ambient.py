@@ -33,9 +33,10 @@ class RequestContext:
 
     session: InSession = attrs.field(factory=InSession)
     attributes: Mapping[str, str | float | bool] = attrs.field(factory=dict)
-    _fields: dict[str, Any] = attrs.field(init=False, eq=False)
+    fields: Mapping[str, Any] = attrs.field(init=False, eq=False)
+    """The same as members of a fetch's body. Not part of the public API."""
 
-    @_fields.default
+    @fields.default
     def _sendable(self) -> dict[str, Any]:
         fields = fetch_fields(
             customer_id=None,
@@ -46,10 +47,6 @@ class RequestContext:
         )
         encode_context_of_fetch(fields)
         return fields
-
-    def under(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the fields of a fetch with these below them: what was passed wins, field by field."""
-        return {**self._fields, **fields}
 
     def __repr__(self) -> str:
         return f"RequestContext({self.session!r}, {len(self.attributes)} attributes)"

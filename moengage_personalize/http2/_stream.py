@@ -7,9 +7,10 @@ its caller has gone, and its stream is left to finish because the budget of rese
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, IntEnum, auto
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -97,7 +98,7 @@ class Exchange:
         lane: Whose DATA goes first.
         deadline: The total deadline, on the clock that the machine is given, in seconds.
         patience: What httpx's timeouts say.
-        waiter: The shell's own: how it wakes the caller.
+        ended: The shell's own: told the outcome, once.
     """
 
     route: Route
@@ -106,7 +107,7 @@ class Exchange:
     lane: Lane = Lane.INTERACTIVE
     deadline: float = inf
     patience: Patience = PATIENT
-    waiter: Any = None
+    ended: Callable[[Outcome], None] | None = None
 
     # The machine's own from here.
     phase: Phase = Phase.QUEUED

@@ -84,7 +84,7 @@ def test_a_context_that_was_made_can_no_longer_change_and_shows_no_value():
     attributes = {"utm_source": "mail"}
     context = RequestContext(session=PHONE.session, attributes=attributes)
     attributes["customer_id"] = "x"
-    assert context.under({}) == SENT
+    assert context.fields == SENT
     assert repr(PHONE) == "RequestContext(InSession(ip_address=…, user_agent=…), 1 attributes)"
 
 

@@ -19,7 +19,7 @@ def seen(query=b"", headers=(), client=VISITOR, **options):
     """What a request adds to a fetch."""
     middleware = PersonalizeMiddleware(None, **options)
     scope = {"type": "http", "client": client, "headers": list(headers), "query_string": query}
-    return middleware._context(scope).under({})
+    return middleware._context(scope).fields
 
 
 def parameters(query, **options):
@@ -36,7 +36,7 @@ async def test_the_application_sees_it_and_nobody_afterwards():
     for kind in ("http", "websocket"):
         await middleware({"type": kind, "client": VISITOR, "headers": [], "query_string": b"utm_a=1"}, None, None)
     await middleware({"type": "lifespan"}, None, None)
-    assert [context and context.under({}) for context in contexts] == [
+    assert [context and context.fields for context in contexts] == [
         {"USER_IP_ADDRESS": "203.0.113.7", "utm_a": "1"}
     ] * 2 + [None]
     assert current_request.get() is None
@@ -53,7 +53,7 @@ async def test_an_error_passes_and_leaves_nothing_behind():
 
 async def test_a_request_that_says_nothing_does_not_inherit_what_another_said():
     async def app(scope, receive, send):
-        scope["found"] = current_request.get().under({})
+        scope["found"] = current_request.get().fields
 
     middleware = PersonalizeMiddleware(app)
     for query, expected in ((b"utm_a=1", {"utm_a": "1"}), (b"", {})):
@@ -152,7 +152,7 @@ def test_whatever_a_request_says_it_does_not_fail_and_what_it_adds_can_be_sent(q
     found = seen(
         query, headers, ("10.0.0.1", 1), query_parameters=["*"], trusted_proxies=["10.0.0.0/8"], forwarded_header=header
     )
-    AsyncPersonalizeClient(enabled=False)._fields(
+    AsyncPersonalizeClient(enabled=False)._context(
         None,
         None,
         session=None,
@@ -163,7 +163,7 @@ def test_whatever_a_request_says_it_does_not_fail_and_what_it_adds_can_be_sent(q
 
 async def test_a_scope_that_leaves_out_what_it_may_is_served():
     async def app(scope, receive, send):
-        assert current_request.get().under({}) == {}
+        assert current_request.get().fields == {}
 
     await PersonalizeMiddleware(app, trusted_proxies=["unix"])({"type": "websocket"}, None, None)
 
