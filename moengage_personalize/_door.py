@@ -67,32 +67,28 @@ class Door:
         Raises:
             InvalidInputError: Something cannot be sent.
         """
-        if isinstance(experience, Experience):
+        context: object
+        if type(experience) is Experience:
             context = experience.wire_context or context_of(experience)
             if type(context) is not str:
                 return self._nothing_to_report(context)
             if b_id is not None or attributes:
                 context = encode_click_context(experience.context, b_id, attributes)
         elif b_id is not None or attributes:
-            context = encode_click_context(experience, b_id, attributes)
+            context = encode_click_context(experience, b_id, attributes)  # type: ignore[arg-type]
         else:
-            context = encode_context(experience)
-        if not isinstance(customer_id, str) or not customer_id:
-            check_customer_id(customer_id)
-        if len(customer_id) <= _LONGEST_RESERVED:
-            warn_if_reserved(customer_id)
-        wall = self._wall()
-        buffer = self._buffer
+            context = encode_context(experience)  # type: ignore[arg-type]
+        if type(customer_id) is not str or len(customer_id) <= _LONGEST_RESERVED:
+            warn_if_reserved(check_customer_id(customer_id))
+        buffer, wall = self._buffer, self._wall()
+        uuid = self._uuid4() if event_uuid is None else check_event_uuid(event_uuid)
+        seconds = int(wall) if at is None else check_time(at)
+        if platform != "web":
+            platform = check_platform(platform)
         admission = buffer.offer(
             customer_id,
-            uuid := self._uuid4() if event_uuid is None else check_event_uuid(event_uuid),
-            encode_action(
-                _IMPRESSION if impression else _CLICK,
-                uuid,
-                int(wall) if at is None else check_time(at),
-                "web" if platform == "web" else check_platform(platform),
-                context,
-            ),
+            uuid,
+            encode_action(_IMPRESSION if impression else _CLICK, uuid, seconds, platform, context),
             impression,
             None if user_attributes is None else encode_attributes(user_attributes),
             None if user_timezone_offset is None else check_timezone_offset(user_timezone_offset),

@@ -27,8 +27,8 @@ def uuid4() -> str:
     `uuid.uuid4` asks the system for every one, which releases the GIL and costs milliseconds beside a busy thread
     (design.md, section 5). This draws 122 bits from a generator that the system seeded.
     """
-    h = _generator.getrandbits(128).to_bytes(16, "big").hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:]}"
+    h = _generator.getrandbits(128).to_bytes(16).hex("-", 6)  # two of the four dashes come for nothing
+    return f"{h[:13]}-4{h[14:17]}-{_VARIANT[h[17]]}{h[18:]}"
 
 
 @attrs.frozen(kw_only=True)

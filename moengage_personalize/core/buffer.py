@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -42,9 +43,15 @@ import attrs
 from .._config import BatchPolicy
 from .._events import Admission
 from .._report import DropReason
-from .batch import Batch, Packing, Record, State
+from .batch import IN_FLIGHT, SETTLED, WAITING, Batch, Packing, Record
 from .codec import encode
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
+
+_ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
+    Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
+)  # fmt: skip
+_EVENT_UUID, _SEQ, _SIZE = attrgetter("event_uuid"), attrgetter("seq"), attrgetter("size")
+_MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
 
 
 @attrs.define(eq=False, repr=False)
@@ -112,6 +119,9 @@ class Buffer:
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
+        self._max_pending, self._max_pending_bytes = policy.max_pending, policy.max_pending_bytes
+        self._max_bytes, self._max_actions = policy.max_bytes, policy.max_actions
+        self._surely_fits = policy.max_bytes - _MARGIN  # beyond it the exact size is worth its price
         self.journal: Journal | None = None
         self.released: list[int] = []  # tickets of settled events; whoever owns the journal takes them away
         self.losses: dict[str, list[str]] | None = None  # reason → UUIDs, if somebody listens, who takes them away
@@ -154,36 +164,38 @@ class Buffer:
         """Takes an event on, unless it is known, too large, or finds no room."""
         if event_uuid in self._known:
             self.duplicate += 1
-            return Admission.DUPLICATE
-        policy = self._policy
-        size = len(action) + (attributes_size(attributes) if attributes else 0)
+            return _DUPLICATE
+        size = len(action)
+        if attributes:
+            size += attributes_size(attributes)
         lane = self._lanes.get(customer_id)
         if lane is None:
             lane = Lane(customer_id, encode(customer_id, "customer_id"))
-        near = size + len(lane.customer) > policy.max_bytes - 80  # only then is the exact size worth its price
-        if near and REQUEST_SIZE + element_size(lane.customer, offset) + size > policy.max_bytes:
+        if size + len(lane.customer) > self._surely_fits and self._is_too_large(lane, offset, size):
             self.refused += 1
-            return Admission.REFUSED
+            return _REFUSED
         self._seq = seq = self._seq + 1
-        if self.journal is None:
-            ticket = None
-        else:
+        ticket = None
+        if self.journal is not None:
             ticket = self.journal(lane.customer, event_uuid, impression, action, attributes, offset, wall)
-            if ticket is not None and (self._spilled or not self._has_room(size)):
-                self._spill(seq, event_uuid, ticket)
-                return Admission.ACCEPTED
-        record = Record(seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size)
-        if ticket is not None:
-            record.ticket = ticket
-            self._journaled += 1
+            if ticket is not None:
+                if self._spilled or not self._has_room(size):
+                    self._spill(seq, event_uuid, ticket)
+                    return _ACCEPTED
+                self._journaled += 1
+        record = Record(
+            seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, WAITING, ticket
+        )  # fmt: skip
         self._admit(record)
-        if self.in_memory > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+        if self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
             return self._make_room(record)
-        return Admission.ACCEPTED
+        return _ACCEPTED
+
+    def _is_too_large(self, lane: Lane, offset: int | None, size: int) -> bool:
+        return REQUEST_SIZE + element_size(lane.customer, offset) + size > self._max_bytes
 
     def _admit(self, record: Record) -> None:
-        policy, lane, size = self._policy, record.lane, record.size
-        self._lanes[lane.customer_id] = lane
+        lane, size = record.lane, record.size
         self._known[record.event_uuid] = record
         if record.impression:
             self._impressions.append(record)
@@ -191,29 +203,29 @@ class Buffer:
         lane.waiting_bytes += size
         self.in_memory += 1
         self.pending_bytes += size
-        if not lane.in_flight:
-            if len(lane.waiting) == 1:
-                self._enter_ready(lane)
-            else:
-                self._ready_actions += 1
-                self._ready_bytes += size
-                filled = self._ready_bytes >= policy.max_bytes > self._ready_bytes - size
-                if filled or self._ready_actions == policy.max_actions:
-                    self.stirred = True
+        if lane.in_flight:
+            return
+        if len(lane.waiting) == 1:
+            self._lanes[lane.customer_id] = lane
+            self._enter_ready(lane)
+            return
+        self._ready_actions += 1
+        self._ready_bytes = ready_bytes = self._ready_bytes + size
+        if ready_bytes >= self._max_bytes > ready_bytes - size or self._ready_actions == self._max_actions:
+            self.stirred = True
 
     def _make_room(self, newcomer: Record) -> Admission:
-        policy = self._policy
-        while self.in_memory > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+        while self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
             victim = self._oldest_impression()
             if victim is None or victim is newcomer:
                 self._withdraw(newcomer)
                 self._turned_away += 1
                 self.dropped_at_the_door += 1
                 self._tell("no room", newcomer)
-                return Admission.DROPPED
+                return _DROPPED
             self._withdraw(victim)
             self._drop(victim, DropReason.OVERFLOW)
-        return Admission.ACCEPTED
+        return _ACCEPTED
 
     def _oldest_impression(self) -> Record | None:
         self._trim_impressions()
@@ -221,10 +233,10 @@ class Buffer:
 
     def _trim_impressions(self) -> None:
         impressions = self._impressions
-        while impressions and impressions[0].state is not State.WAITING:
+        while impressions and impressions[0].state is not WAITING:
             impressions.popleft()
         if len(impressions) > 2 * self.waiting + 64:
-            self._impressions = deque(record for record in impressions if record.state is State.WAITING)
+            self._impressions = deque(record for record in impressions if record.state is WAITING)
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -266,7 +278,7 @@ class Buffer:
             heapq.heappop(self._ready)
             size = 0
             for record in taken:
-                record.state = State.IN_FLIGHT
+                record.state = IN_FLIGHT
                 size += record.size
             self._leave_ready(lane, len(taken), size)
         self._trim_impressions()
@@ -282,36 +294,43 @@ class Buffer:
 
     def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
         """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
+        records = tuple(records)
+        if fate is Fate.DELIVERED:
+            self.delivered += len(records)
+        elif fate is Fate.REJECTED:
+            self.rejected += len(records)
+        elif fate is Fate.FORGOTTEN:
+            self.forgotten += len(records)
+        self._count_settled(records, released=fate is not Fate.REJECTED)
+        remembered = fate in (Fate.DELIVERED, Fate.REJECTED) and self._policy.dedup_window > 0
+        known = self._known
         for record in records:
-            record.state = State.SETTLED
-            self._count_settled(record, released=fate is not Fate.REJECTED)
-            if fate in (Fate.DELIVERED, Fate.REJECTED):
-                self._remember(record.event_uuid)
+            record.state = SETTLED
+            if remembered:
+                known[record.event_uuid] = None
             else:
-                del self._known[record.event_uuid]
-            match fate:
-                case Fate.DELIVERED:
-                    self.delivered += 1
-                case Fate.REJECTED:
-                    self.rejected += 1
-                    self._tell("rejected", record)
-                case Fate.FORGOTTEN:
-                    self.forgotten += 1
-                case Fate.DROPPED:
-                    self._drop(record, reason or DropReason.CLOSED)
+                del known[record.event_uuid]
             lane = record.lane
             lane.in_flight -= 1
-            self.in_flight -= 1
             if not lane.in_flight:
                 if lane.waiting:
                     self._enter_ready(lane)
                 else:
                     del self._lanes[lane.customer_id]
+        self.in_flight -= len(records)
+        if remembered:
+            self._remember(map(_EVENT_UUID, records))
+        if fate is Fate.REJECTED:
+            for record in records:
+                self._tell("rejected", record)
+        elif fate is Fate.DROPPED:
+            for record in records:
+                self._drop(record, reason or DropReason.CLOSED)
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
         for record in [record for record in self._known.values() if record is not None and record.ticket is None]:
-            if record.state is State.WAITING:
+            if record.state is WAITING:
                 self._withdraw(record)
                 self._drop(record, reason)
             else:
@@ -370,7 +389,9 @@ class Buffer:
 
     def _spill(self, seq: int, event_uuid: str, ticket: int) -> None:
         self._spilled.append((seq, ticket))
-        self._remember(event_uuid)
+        if self._policy.dedup_window:
+            self._known[event_uuid] = None
+            self._remember((event_uuid,))
 
     def spilled(self, count: int) -> list[int]:
         """Returns the oldest tickets that are kept without their events, to be read and given to `unspill`."""
@@ -387,7 +408,7 @@ class Buffer:
             seq, expected = self._spilled.popleft()
             assert ticket == expected, "spilled tickets come back in order"  # noqa: S101
             if event is None:
-                self._pass_barriers(seq)
+                self._pass_barriers((seq,))
                 self.forgotten += 1
                 self.released.append(ticket)
             else:
@@ -422,7 +443,7 @@ class Buffer:
             -inf,  # it has lingered long enough
             event.accepted_wall,
             size,
-            State.WAITING,
+            WAITING,
             event.ticket,
         )
 
@@ -489,14 +510,13 @@ class Buffer:
     def _enter_ready(self, lane: Lane) -> None:
         heapq.heappush(self._ready, (lane.waiting[0].seq, lane))
         before = self._ready_bytes
-        self._ready_lanes += 1
+        self._ready_lanes = ready_lanes = self._ready_lanes + 1
         self._ready_actions += len(lane.waiting)
         self._ready_bytes += lane.waiting_bytes
-        policy = self._policy
-        filled = before < policy.max_bytes <= self._ready_bytes or self._ready_actions >= policy.max_actions
-        if filled or self._ready_lanes in (1, policy.max_elements):
+        filled = before < self._max_bytes <= self._ready_bytes or self._ready_actions >= self._max_actions
+        if filled or ready_lanes == 1 or ready_lanes == self._policy.max_elements:
             self.stirred = True
-        if len(self._ready) > 2 * self._ready_lanes + 64:
+        if len(self._ready) > 2 * ready_lanes + 64:
             self._ready = [
                 (each.waiting[0].seq, each) for each in self._lanes.values() if each.waiting and not each.in_flight
             ]
@@ -541,8 +561,8 @@ class Buffer:
             self._inherit(successor, record.attributes)
         if not waiting and not lane.in_flight:
             del self._lanes[lane.customer_id]
-        record.state = State.SETTLED
-        self._count_settled(record)
+        record.state = SETTLED
+        self._count_settled((record,))
         del self._known[record.event_uuid]
 
     def _inherit(self, heir: Record, attributes: Attributes) -> None:
@@ -560,26 +580,27 @@ class Buffer:
         if not lane.in_flight:
             self._ready_bytes += growth
 
-    def _count_settled(self, record: Record, *, released: bool = True) -> None:
-        self.in_memory -= 1
-        self.pending_bytes -= record.size
-        if record.ticket is not None:
-            self._journaled -= 1
+    def _count_settled(self, records: Collection[Record], *, released: bool = True) -> None:
+        self.in_memory -= len(records)
+        self.pending_bytes -= sum(map(_SIZE, records))
+        if self._journaled:
+            tickets = [record.ticket for record in records if record.ticket is not None]
+            self._journaled -= len(tickets)
             if released:
-                self.released.append(record.ticket)
-        self._pass_barriers(record.seq)
+                self.released += tickets
+        if self._barriers:
+            self._pass_barriers(map(_SEQ, records))
 
-    def _pass_barriers(self, seq: int) -> None:
-        for barrier in self._barriers:
-            barrier.remaining -= seq <= barrier.mark
+    def _pass_barriers(self, seqs: Iterable[int]) -> None:
+        for seq in seqs:
+            for barrier in self._barriers:
+                barrier.remaining -= seq <= barrier.mark
 
-    def _remember(self, event_uuid: str) -> None:
-        if not self._policy.dedup_window:
-            self._known.pop(event_uuid, None)
-            return
-        self._known[event_uuid] = None
-        self._settled.append(event_uuid)
-        if len(self._settled) > self._policy.dedup_window:
-            oldest = self._settled.popleft()
-            if self._known.get(oldest, self) is None:  # and not back in memory
-                del self._known[oldest]
+    def _remember(self, event_uuids: Iterable[str]) -> None:
+        """Keeps UUIDs, which are known with a None, for the dedup window."""
+        settled, known = self._settled, self._known
+        settled.extend(event_uuids)
+        for _ in range(len(settled) - self._policy.dedup_window):
+            oldest = settled.popleft()
+            if known.get(oldest, self) is None:  # and not back in memory
+                del known[oldest]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import attrs
@@ -38,7 +39,8 @@ _SESSION_NAMES = {
 }
 _OURS = frozenset({"customer_id", "identifiers", "user_identifiers", "experience_key", *_SESSION_NAMES.values()})
 _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "audience_name", "audience_id")
-_REQUIRED = frozenset(_REQUIRED_CONTEXT)
+_required_of = itemgetter(*_REQUIRED_CONTEXT)  # or a KeyError
+_UNMATCHED = Admission.UNMATCHED  # Python 3.11 takes 0.1 µs to look a member up in its enum
 
 _NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
 
@@ -309,20 +311,15 @@ def encode_context(context: Mapping[str, Any]) -> str:
     return encode(dict(context), "the experience context").decode()
 
 
-def _encode_served(context: Mapping[str, Any]) -> str:
-    """Encodes a context that came in a reply: decoded JSON, so that only its fields are in doubt."""
-    if not context.keys() >= _REQUIRED:
-        raise ValueError("a required field is missing")
-    return encode_decoded(context).decode()
-
-
 def context_of(experience: Experience) -> str | Admission:
     """Returns an experience's context as JSON text, encoded at most once, or why there is nothing to report."""
-    found: str | Admission = Admission.UNMATCHED
+    found: str | Admission = _UNMATCHED
     if experience.matched:
+        context = experience.served_context  # decoded JSON, so that only its fields are in doubt
         try:
-            found = _encode_served(experience.served_context)
-        except ValueError:  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
+            _required_of(context)
+            found = encode_decoded(context)
+        except (KeyError, ValueError):  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
             found = Admission.REFUSED
     object.__setattr__(experience, "wire_context", found)
     return found
