@@ -94,6 +94,7 @@ class Door:
             None if user_timezone_offset is None else check_timezone_offset(user_timezone_offset),
             self.now(),
             wall,
+            event_uuid is not None,
         )
         if buffer.stirred:
             buffer.stirred = False

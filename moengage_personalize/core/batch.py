@@ -54,6 +54,7 @@ class Record:
         accepted_at: Monotonic seconds.
         accepted_wall: Epoch seconds, for the time to live.
         size: Bytes of action and attributes.
+        named: Whether its UUID is the caller's, and may come again.
         state: Where it is.
         ticket: Where the spool keeps it, if it does.
     """
@@ -68,6 +69,7 @@ class Record:
     accepted_at: float
     accepted_wall: float
     size: int
+    named: bool = True
     state: State = WAITING
     ticket: int | None = None
 

@@ -12,8 +12,9 @@ lingered, or when a flush is waiting for it.
 
 Invariants:
 
-* A UUID is known while it is waiting, in flight, or among the last `dedup_window` delivered and rejected ones. A
-  dropped one may come again.
+* A UUID that a caller named is known while it is waiting, in flight, or among the last `dedup_window` delivered ones,
+  and any rejected one likewise. A dropped one may come again. (One that was made here nobody can offer again: it need
+  not be looked up, nor remembered.)
 * `in_memory` and `pending_bytes` count waiting and in flight, and keep within their bounds after every call.
 * Under pressure the oldest waiting impression goes first. A click is never shed; if there is nothing to shed, the
   newcomer is turned away at the door.
@@ -50,7 +51,7 @@ from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
 _ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
     Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
 )  # fmt: skip
-_EVENT_UUID, _SEQ, _SIZE = attrgetter("event_uuid"), attrgetter("seq"), attrgetter("size")
+_SEQ, _SIZE = attrgetter("seq"), attrgetter("size")
 _MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
 
 
@@ -128,8 +129,9 @@ class Buffer:
         self._spilled: deque[tuple[int, int]] = deque()  # (seq, ticket), oldest first
         self._journaled = 0  # events in memory with a ticket
         self._seq = 0
-        self._known: dict[str, Record | None] = {}  # None: settled, and still in the dedup window
+        self._known: dict[str, Record | None] = {}  # of named events; None: settled, and still in the dedup window
         self._settled: deque[str] = deque()
+        self._flying: set[Record] = set()
         self._lanes: dict[str, Lane] = {}
         self._ready: list[tuple[int, Lane]] = []  # a heap; an entry is stale unless its lane is ready with that head
         self._ready_lanes = 0
@@ -160,9 +162,22 @@ class Buffer:
         offset: int | None,
         now: float,
         wall: float,
+        named: bool = True,  # noqa: FBT001, FBT002
     ) -> Admission:
-        """Takes an event on, unless it is known, too large, or finds no room."""
-        if event_uuid in self._known:
+        """Takes an event on, unless it is known, too large, or finds no room.
+
+        Args:
+            customer_id: Whose it is.
+            event_uuid: Its identity.
+            action: The encoded action.
+            impression: Or a click.
+            attributes: User attributes, encoded.
+            offset: The user's timezone offset in seconds.
+            now: Monotonic seconds.
+            wall: Epoch seconds.
+            named: Whether the caller chose the UUID, and may thus offer it again.
+        """
+        if named and event_uuid in self._known:
             self.duplicate += 1
             return _DUPLICATE
         size = len(action)
@@ -180,11 +195,11 @@ class Buffer:
             ticket = self.journal(lane.customer, event_uuid, impression, action, attributes, offset, wall)
             if ticket is not None:
                 if self._spilled or not self._has_room(size):
-                    self._spill(seq, event_uuid, ticket)
+                    self._spill(seq, ticket, (event_uuid,) if named else ())
                     return _ACCEPTED
                 self._journaled += 1
         record = Record(
-            seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, WAITING, ticket
+            seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, named, WAITING, ticket
         )  # fmt: skip
         self._admit(record)
         if self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
@@ -196,7 +211,8 @@ class Buffer:
 
     def _admit(self, record: Record) -> None:
         lane, size = record.lane, record.size
-        self._known[record.event_uuid] = record
+        if record.named:
+            self._known[record.event_uuid] = record
         if record.impression:
             self._impressions.append(record)
         lane.waiting.append(record)
@@ -281,6 +297,7 @@ class Buffer:
                 record.state = IN_FLIGHT
                 size += record.size
             self._leave_ready(lane, len(taken), size)
+            self._flying.update(taken)
         self._trim_impressions()
         return packing.finish()
 
@@ -295,21 +312,13 @@ class Buffer:
     def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
         """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
         records = tuple(records)
-        if fate is Fate.DELIVERED:
-            self.delivered += len(records)
-        elif fate is Fate.REJECTED:
-            self.rejected += len(records)
-        elif fate is Fate.FORGOTTEN:
-            self.forgotten += len(records)
         self._count_settled(records, released=fate is not Fate.REJECTED)
-        remembered = fate in (Fate.DELIVERED, Fate.REJECTED) and self._policy.dedup_window > 0
-        known = self._known
+        self._flying.difference_update(records)
+        self.in_flight -= len(records)
         for record in records:
             record.state = SETTLED
-            if remembered:
-                known[record.event_uuid] = None
-            else:
-                del known[record.event_uuid]
+            if record.named:
+                del self._known[record.event_uuid]
             lane = record.lane
             lane.in_flight -= 1
             if not lane.in_flight:
@@ -317,24 +326,28 @@ class Buffer:
                     self._enter_ready(lane)
                 else:
                     del self._lanes[lane.customer_id]
-        self.in_flight -= len(records)
-        if remembered:
-            self._remember(map(_EVENT_UUID, records))
-        if fate is Fate.REJECTED:
-            for record in records:
-                self._tell("rejected", record)
-        elif fate is Fate.DROPPED:
-            for record in records:
-                self._drop(record, reason or DropReason.CLOSED)
+        match fate:
+            case Fate.DELIVERED:
+                self.delivered += len(records)
+                self._remember([record.event_uuid for record in records if record.named])
+            case Fate.REJECTED:
+                self.rejected += len(records)
+                self._remember([record.event_uuid for record in records])
+                for record in records:
+                    self._tell("rejected", record)
+            case Fate.FORGOTTEN:
+                self.forgotten += len(records)
+            case Fate.DROPPED:
+                for record in records:
+                    self._drop(record, reason or DropReason.CLOSED)
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
-        for record in [record for record in self._known.values() if record is not None and record.ticket is None]:
-            if record.state is WAITING:
-                self._withdraw(record)
-                self._drop(record, reason)
-            else:
-                self.settle((record,), Fate.DROPPED, reason)
+        flying = sorted(self._flying, key=_SEQ)
+        self.settle([record for record in flying if record.ticket is None], Fate.DROPPED, reason)
+        for record in [record for lane in self._lanes.values() for record in lane.waiting if record.ticket is None]:
+            self._withdraw(record)
+            self._drop(record, reason)
 
     def _drop(self, record: Record, reason: DropReason) -> None:
         self.dropped[reason] += 1
@@ -387,11 +400,9 @@ class Buffer:
         policy = self._policy
         return self.in_memory < policy.max_pending and self.pending_bytes + size <= policy.max_pending_bytes
 
-    def _spill(self, seq: int, event_uuid: str, ticket: int) -> None:
+    def _spill(self, seq: int, ticket: int, names: Sequence[str]) -> None:
         self._spilled.append((seq, ticket))
-        if self._policy.dedup_window:
-            self._known[event_uuid] = None
-            self._remember((event_uuid,))
+        self._remember(names)
 
     def spilled(self, count: int) -> list[int]:
         """Returns the oldest tickets that are kept without their events, to be read and given to `unspill`."""
@@ -443,8 +454,7 @@ class Buffer:
             -inf,  # it has lingered long enough
             event.accepted_wall,
             size,
-            WAITING,
-            event.ticket,
+            ticket=event.ticket,
         )
 
     # ── flushing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -563,7 +573,8 @@ class Buffer:
             del self._lanes[lane.customer_id]
         record.state = SETTLED
         self._count_settled((record,))
-        del self._known[record.event_uuid]
+        if record.named:
+            del self._known[record.event_uuid]
 
     def _inherit(self, heir: Record, attributes: Attributes) -> None:
         merged = attributes | (heir.attributes or {})
@@ -596,11 +607,14 @@ class Buffer:
             for barrier in self._barriers:
                 barrier.remaining -= seq <= barrier.mark
 
-    def _remember(self, event_uuids: Iterable[str]) -> None:
-        """Keeps UUIDs, which are known with a None, for the dedup window."""
+    def _remember(self, names: Sequence[str]) -> None:
+        window = self._policy.dedup_window
+        if not names or not window:
+            return
         settled, known = self._settled, self._known
-        settled.extend(event_uuids)
-        for _ in range(len(settled) - self._policy.dedup_window):
+        known.update(dict.fromkeys(names))
+        settled.extend(names)
+        for _ in range(len(settled) - window):
             oldest = settled.popleft()
             if known.get(oldest, self) is None:  # and not back in memory
                 del known[oldest]
