@@ -46,12 +46,14 @@ from .._events import Admission
 from .._report import DropReason
 from .batch import IN_FLIGHT, SETTLED, WAITING, Batch, Packing, Record
 from .codec import encode
+from .shedding import Impressions
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
 
 _ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
     Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
 )  # fmt: skip
 _SEQ, _SIZE = attrgetter("seq"), attrgetter("size")
+_SWEEP = 256  # records; some 20 µs in a turn of the loop
 _MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
 
 
@@ -137,7 +139,7 @@ class Buffer:
         self._ready_lanes = 0
         self._ready_actions = 0
         self._ready_bytes = 0
-        self._impressions: deque[Record] = deque()  # in order of acceptance; those not waiting any more are passed over
+        self._impressions = Impressions()
         self._barriers: list[Barrier] = []
         self._draining = False
         self.stirred = False  # something became due earlier than whoever sleeps on `due` can know; the reader clears it
@@ -232,7 +234,7 @@ class Buffer:
 
     def _make_room(self, newcomer: Record) -> Admission:
         while self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
-            victim = self._oldest_impression()
+            victim = self._impressions.oldest()
             if victim is None or victim is newcomer:
                 self._withdraw(newcomer)
                 self._turned_away += 1
@@ -242,17 +244,6 @@ class Buffer:
             self._withdraw(victim)
             self._drop(victim, DropReason.OVERFLOW)
         return _ACCEPTED
-
-    def _oldest_impression(self) -> Record | None:
-        self._trim_impressions()
-        return self._impressions[0] if self._impressions else None
-
-    def _trim_impressions(self) -> None:
-        impressions = self._impressions
-        while impressions and impressions[0].state is not WAITING:
-            impressions.popleft()
-        if len(impressions) > 2 * self.waiting + 64:
-            self._impressions = deque(record for record in impressions if record.state is WAITING)
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -285,6 +276,7 @@ class Buffer:
             max_elements=policy.max_elements,
             max_actions=policy.max_actions,
         )
+        before = self.in_flight
         while (lane := self._oldest_ready()) is not None:
             if self._expire(lane, wall):
                 continue
@@ -298,7 +290,7 @@ class Buffer:
                 size += record.size
             self._leave_ready(lane, len(taken), size)
             self._flying.update(taken)
-        self._trim_impressions()
+        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * (self.in_flight - before))
         return packing.finish()
 
     def _expire(self, lane: Lane, wall: float) -> bool:
@@ -367,7 +359,7 @@ class Buffer:
             record.attributes = None
             self._withdraw(record)
         self.forgotten += waiting
-        self._trim_impressions()
+        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * waiting)
         return waiting, in_flight
 
     # ── with a journal ───────────────────────────────────────────────────────────────────────────────────────────────
