@@ -11,7 +11,7 @@ takes one record however large. Halves contain every record of the whole, once, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from itertools import chain, islice
 from operator import attrgetter
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .buffer import Lane
 
 
-_RECORDS, _ACCEPTED_WALL = attrgetter("records"), attrgetter("accepted_wall")
+_RECORDS: Callable[[Element], tuple[Record, ...]] = attrgetter("records")
+_ACCEPTED_WALL: Callable[[Record], float] = attrgetter("accepted_wall")
 
 
 class State(Enum):

@@ -516,7 +516,7 @@ class Buffer:
         self._ready_actions += len(lane.waiting)
         self._ready_bytes += lane.waiting_bytes
         filled = before < self._max_bytes <= self._ready_bytes or self._ready_actions >= self._max_actions
-        if filled or ready_lanes == 1 or ready_lanes == self._policy.max_elements:
+        if filled or ready_lanes in (1, self._policy.max_elements):
             self.stirred = True
         if len(self._ready) > 2 * ready_lanes + 64:
             self._ready = [
