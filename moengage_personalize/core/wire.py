@@ -349,10 +349,16 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
 
 def encode_action(action: str, event_uuid: str, event_time: int, platform: str, context: str) -> bytes:
     """Returns one action as it will travel, now and in every retry. All arguments are known to be safe."""
+    before, between = around_uuid(action, event_time, platform)
+    return f"{before}{event_uuid}{between}{context}}}".encode()
+
+
+def around_uuid(action: str, event_time: int, platform: str) -> tuple[str, str]:
+    """Returns the parts of an action before its UUID, and from there to its context; `}` ends it."""
     return (
-        f'{{"action":"{action}","moe_event_uuid":"{event_uuid}","event_time":{event_time},'
-        f'"platform":"{platform}","attributes":{context}}}'
-    ).encode()
+        f'{{"action":"{action}","moe_event_uuid":"',
+        f'","event_time":{event_time},"platform":"{platform}","attributes":',
+    )
 
 
 Attributes = dict[bytes, bytes]
