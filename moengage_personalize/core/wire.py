@@ -199,6 +199,7 @@ def _experience(key: str, served: Any, otherwise: Reason, drifts: Observer | Non
         payload=values,
         undecodable=undecodable,
         context=context,
+        wire_context=_encode_served(context),
         drifts=drifts,
     )
 
@@ -311,16 +312,22 @@ def encode_context(context: Mapping[str, Any]) -> str:
     return encode(dict(context), "the experience context").decode()
 
 
+def _encode_served(context: Mapping[str, Any]) -> str | Admission:
+    """Encodes a context that came in a reply: decoded JSON, so that only its fields are in doubt."""
+    try:
+        _required_of(context)
+        return encode_decoded(context)
+    except (KeyError, ValueError):  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
+        return Admission.REFUSED
+
+
 def context_of(experience: Experience) -> str | Admission:
-    """Returns an experience's context as JSON text, encoded at most once, or why there is nothing to report."""
-    found: str | Admission = _UNMATCHED
-    if experience.matched:
-        context = experience.served_context  # decoded JSON, so that only its fields are in doubt
-        try:
-            _required_of(context)
-            found = encode_decoded(context)
-        except (KeyError, ValueError):  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
-            found = Admission.REFUSED
+    """Returns an experience's context as JSON text, or why there is nothing to report.
+
+    What came in a reply has its text already: it is encoded where it is decoded, while it is in the processor's cache,
+    once for all who share the answer.
+    """
+    found = _encode_served(experience.served_context) if experience.matched else _UNMATCHED
     object.__setattr__(experience, "wire_context", found)
     return found
 
