@@ -70,16 +70,16 @@ class Door:
             InvalidInputError: Something cannot be sent.
         """
         context: object
-        if type(experience) is Experience:
+        if isinstance(experience, Experience):
             context = experience.wire_context or context_of(experience)
             if type(context) is not str:
                 return self._nothing_to_report(context)
             if b_id is not None or attributes:
                 context = encode_click_context(experience.context, b_id, attributes)
         elif b_id is not None or attributes:
-            context = encode_click_context(experience, b_id, attributes)  # type: ignore[arg-type]
+            context = encode_click_context(experience, b_id, attributes)
         else:
-            context = encode_context(experience)  # type: ignore[arg-type]
+            context = encode_context(experience)
         if type(customer_id) is not str or len(customer_id) <= _LONGEST_RESERVED:
             warn_if_reserved(check_customer_id(customer_id))
         buffer, wall = self._buffer, self._wall()
