@@ -99,6 +99,7 @@ class Exchange:
         deadline: The total deadline, on the clock that the machine is given, in seconds.
         patience: What httpx's timeouts say.
         ended: The shell's own: told the outcome, once.
+        is_back: Whether it has waited on another connection before.
     """
 
     route: Route
@@ -108,6 +109,7 @@ class Exchange:
     deadline: float = inf
     patience: Patience = PATIENT
     ended: Callable[[Outcome], None] | None = None
+    is_back: bool = False
 
     # The machine's own from here.
     phase: Phase = Phase.QUEUED
@@ -140,6 +142,7 @@ class Exchange:
             lane=self.lane,
             deadline=self.deadline,
             patience=self.patience,
+            is_back=True,
         )
 
     def __repr__(self) -> str:
