@@ -112,10 +112,15 @@ class Exchange:
             call.on_quota(quota)
         if 200 <= reply.status < 300:
             return reply.body
-        if reply.status in (401, 403) and self._headers is headers and callable(self._settings.api_key):
-            self._headers = None  # ask for the key again
-            self._routes.clear()
+        if reply.status in (401, 403) and self._headers is headers:
+            self.distrust_key()
         raise self._error(reply, call)
+
+    def distrust_key(self) -> None:
+        """Has a callable asked for the key again before the next request."""
+        if callable(self._settings.api_key):
+            self._headers = None
+            self._routes.clear()
 
     async def renew(self) -> None:
         """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""

@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
 from math import inf
-from typing import Any
+from typing import Any, assert_never
 
 import attrs
 
@@ -299,6 +299,10 @@ class Buffer:
                     self.forgotten += 1
                 case Fate.DROPPED:
                     self._drop(record, reason or DropReason.CLOSED)
+                    if reason is DropReason.EXPIRED and record.attributes and record.lane.waiting:
+                        self._inherit(record.lane.waiting[0], record.attributes)
+                case _:
+                    assert_never(fate)
             lane = record.lane
             lane.in_flight -= 1
             self.in_flight -= 1

@@ -350,6 +350,22 @@ async def test_refused_credentials_keep_everything_and_recover_without_a_restart
     assert "healthy" in said[1]
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_callable_key_is_asked_again_before_every_probe(status):
+    asked = []
+    moengage = MoEngage(events=lambda body: error(status))
+    client = AsyncPersonalizeClient(
+        "WORKSPACE", lambda: asked.append(1) or "key", "01", transport=moengage, effects=Effects(jitter=lambda: 0.5)
+    )
+    async with client:
+        client.track_impression(CONTEXT, customer_id="john")
+        await client.flush(60)
+        assert client.health().condition is Condition.MISCONFIGURED
+        assert moengage.count("events") > 5
+        assert len(asked) == moengage.count("events")
+        await client.aclose(0)
+
+
 async def test_retry_after_pauses_every_sender():
     answers = [error(429, retry_after="30")]
     moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())
