@@ -299,8 +299,8 @@ class Buffer:
                     self.forgotten += 1
                 case Fate.DROPPED:
                     self._drop(record, reason or DropReason.CLOSED)
-                    if reason is DropReason.EXPIRED and record.attributes and record.lane.waiting:
-                        self._inherit(record.lane.waiting[0], record.attributes)
+                    if reason is DropReason.EXPIRED:
+                        self._bequeath(record)
                 case _:
                     assert_never(fate)
             lane = record.lane
@@ -381,15 +381,18 @@ class Buffer:
         return [ticket for _, ticket in islice(self._spilled, count)]
 
     def unspill(self, tickets: Sequence[int], events: Sequence[Journaled | None]) -> None:
-        """Takes events back into memory; a None is one that the journal has lost or forgotten.
+        """Takes events back into memory, as many as fit; a None is one that the journal has lost or forgotten.
 
         Args:
             tickets: What `spilled` returned.
             events: What the journal said of each.
         """
         for ticket, event in zip(tickets, events, strict=True):
-            seq, expected = self._spilled.popleft()
+            seq, expected = self._spilled[0]
             assert ticket == expected, "spilled tickets come back in order"  # noqa: S101
+            if event is not None and self.in_memory and not self._has_room(_size_of(event)):
+                return
+            self._spilled.popleft()
             if event is None:
                 self._pass_barriers(seq)
                 self.forgotten += 1
@@ -406,14 +409,16 @@ class Buffer:
         self.recovered += not replayed
         self.replayed += replayed
         self._seq += 1
-        self._admit(self._record(self._seq, event))
+        if self._spilled or not self._has_room(_size_of(event)):
+            self._spill(self._seq, event.event_uuid, event.ticket)
+        else:
+            self._admit(self._record(self._seq, event))
         return True
 
     def _record(self, seq: int, event: Journaled) -> Record:
         lane = self._lanes.get(event.customer_id)
         if lane is None:
             lane = Lane(event.customer_id, encode(event.customer_id, "customer_id"))
-        size = len(event.action) + attributes_size(event.attributes)
         self._journaled += 1
         return Record(
             seq,
@@ -425,7 +430,7 @@ class Buffer:
             event.offset,
             -inf,  # it has lingered long enough
             event.accepted_wall,
-            size,
+            _size_of(event),
             State.WAITING,
             event.ticket,
         )
@@ -549,6 +554,11 @@ class Buffer:
         self._count_settled(record)
         del self._known[record.event_uuid]
 
+    def _bequeath(self, record: Record) -> None:
+        """Hands the attributes of an event that expired on its way to its customer's next waiting event."""
+        if record.attributes and record.lane.waiting and self._has_room(attributes_size(record.attributes)):
+            self._inherit(record.lane.waiting[0], record.attributes)
+
     def _inherit(self, heir: Record, attributes: Attributes) -> None:
         merged = attributes | (heir.attributes or {})
         growth = attributes_size(merged) - attributes_size(heir.attributes)
@@ -587,3 +597,7 @@ class Buffer:
             oldest = self._settled.popleft()
             if self._known.get(oldest, self) is None:  # and not back in memory
                 del self._known[oldest]
+
+
+def _size_of(event: Journaled) -> int:
+    return len(event.action) + attributes_size(event.attributes)

@@ -319,7 +319,7 @@ class Delivery:
         self._held = True
 
     def _unavailable(self, piece: _Piece, answer: Unavailable, now: float, jitter: float) -> None:
-        self._circuit.failing = True
+        self._circuit.failing |= not self._parked  # a parked one fails while others succeed: that is its own trouble
         self.retries += 1
         longest = min(self._retrying.maximum, self._retrying.initial * 2 ** min(self._failures, 30))
         self._failures += 1

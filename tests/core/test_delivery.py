@@ -561,6 +561,16 @@ def test_a_request_that_is_told_to_come_later_twice_while_another_succeeds_is_pa
     assert repr(course.delivery) == "<Delivery parked, 4 actions in 2 pieces>"
 
 
+def test_what_fails_by_itself_does_not_speak_for_the_way_to_moengage():
+    course = Course(batch_of(1), Server(moods=[Unavailable(500)] * 5))
+    failing = []
+    while not course.done:
+        course.step()
+        failing.append(course.circuit.failing)
+        course.circuit.succeeded()
+    assert failing.count(True) == 2, "twice, and then it is parked"
+
+
 def test_too_many_requests_are_nobodys_fault_in_particular():
     course = Course(batch_of(*range(4)), Server(moods=[Unavailable(429)] * 9))
     while not course.done:
