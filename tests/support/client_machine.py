@@ -205,6 +205,14 @@ class ClientMachine(RuleBasedStateMachine):
             self.given.append((event_uuid, context, customer, click, attributes, offset, int(self.wall())))
             self.offer(*self.given[-1])
 
+    @rule(customer=st.sampled_from(CUSTOMERS), bad=st.sampled_from([None, "action", "attributes"]))
+    def track_many(self, customer, bad):
+        """A visitor in a hurry: more than one request's worth, one of it perhaps bad."""
+        for number in range(8):
+            worst = number == 3
+            attributes = {"poison": 1} if worst and bad == "attributes" else {"plan": "x"}
+            self.track(customer, number % 2 == 0, 1, attributes, None, worst and bad == "action", 0)
+
     @precondition(lambda self: self.given)
     @rule(data=st.data())
     def track_again(self, data):
@@ -263,6 +271,7 @@ class ClientMachine(RuleBasedStateMachine):
 
     @rule(timeout=st.sampled_from([0.0, 0.5, 20.0]))
     def flush(self, timeout):
+        self.run(self.client.journaled())
         began = self.loop.time()
         report = self.run(self.client.flush(timeout))
         assert report.balanced
@@ -280,20 +289,18 @@ class ClientMachine(RuleBasedStateMachine):
         self.run(cancelled())
         assert not self.client._buffer._barriers
 
-    @rule()
-    def journaled(self):
-        self.run(self.client.journaled())
-
     # ── what people do ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule()
-    def pause_or_resume(self):
-        self.paused = not self.paused
-        self.run(self.at_once(self.client.pause if self.paused else self.client.resume))
-        requests = self.server.requests
-        if self.paused:
-            self.run(asyncio.sleep(30))
-            assert self.server.requests == requests
+    @rule(data=st.data(), seconds=st.sampled_from([0.0, 1.0, 30.0]))
+    def pause(self, data, seconds):
+        self.run(self.at_once(self.client.pause))
+        self.paused, requests = True, self.server.requests
+        self.run(asyncio.sleep(seconds))
+        if self.given:
+            self.track_again(data)
+        assert self.server.requests == requests
+        self.run(self.at_once(self.client.resume))
+        self.paused = False
 
     @rule(customer=st.sampled_from(CUSTOMERS))
     def forget(self, customer):
@@ -321,19 +328,30 @@ class ClientMachine(RuleBasedStateMachine):
 
     # ── clocks ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule(seconds=st.sampled_from([-2 * DAY, -3_600.0, -1.0, 1.0, 30.0, 3_600.0]))
-    def wall_clock_jumps(self, seconds):
+    @rule(
+        wall=st.sampled_from([0.0, -2 * DAY, -3_600.0, -1.0, 1.0, 30.0, 3_600.0]),
+        frozen=st.sampled_from([0.0, 5.0, 400.0]),
+    )
+    def clocks_jump(self, wall, frozen):
+        """The wall clock is set, and the process stood still, as in a debugger or a suspended machine."""
         self.wall()
-        self.ahead += seconds
-
-    @rule(seconds=st.sampled_from([5.0, 400.0]))
-    def process_is_frozen(self, seconds):
-        self.loop._jumping.jumped += seconds
+        self.ahead += wall
+        self.loop._jumping.jumped += frozen
         self.run(asyncio.sleep(0))
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @rule(grace=st.sampled_from([0.0, 0.3, 5.0, 100.0]), cancelled_after=st.sampled_from([None, None, 0.0, 0.2]))
+    @rule(
+        how=st.sampled_from(["close", "close", "event_loop_cancels_everything", "crash", "crash"]),
+        grace=st.sampled_from([0.0, 0.3, 5.0, 100.0]),
+        cancelled_after=st.sampled_from([None, None, 0.0, 0.2]),
+    )
+    def life_ends(self, how, grace, cancelled_after):
+        if how == "close":
+            self.close(grace, cancelled_after)
+        else:
+            getattr(self, how)()
+
     def close(self, grace, cancelled_after):
         before = self.client.stats()
 
@@ -352,7 +370,6 @@ class ClientMachine(RuleBasedStateMachine):
         self.look_at_the_end(report, before)
         self.run(self.open())
 
-    @rule()
     def event_loop_cancels_everything(self):
         before = self.client.stats()
         self.run(self.bury())
@@ -371,7 +388,6 @@ class ClientMachine(RuleBasedStateMachine):
         assert late is Admission.CLOSED
         assert self.client.stats().closed == 1
 
-    @rule()
     def crash(self):
         client, self.life = self.client, self.life + 1  # nobody listens any more
         if self.spooled:
