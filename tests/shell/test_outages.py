@@ -91,7 +91,9 @@ async def test_an_outage_beyond_the_bounds_grows_nothing_however_many_events_and
     """Once the bounds are reached, 4,000 further events of 4,000 further customers leave no trace: 60 bytes of each would be seen."""
     moengage = Troubled(lambda: error(503), over=anyio.current_time() + 10_000)
     moengage.requests = moengage.bodies = moengage.headers = moengage.times = Forgetful()
-    async with make_client(moengage, effects=effects(1), batching=BatchPolicy(max_pending=200, grace=0.0)) as client:
+    async with make_client(
+        moengage, effects=effects(1), batching=BatchPolicy(max_pending=200, max_elements=10, grace=0.0)
+    ) as client:
         await load(client, 1, clicks=False)
         buffer = client._buffer
         before = sizes_of(buffer)
