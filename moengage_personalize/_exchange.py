@@ -165,9 +165,8 @@ class Exchange:
                 self._quotaless = reply.headers
         if 200 <= reply.status < 300:
             return reply.body
-        if reply.status in (401, 403) and self._headers is headers and callable(self._settings.api_key):
-            self._headers = None  # ask for the key again
-            self._routes.clear()
+        if reply.status in (401, 403) and self._headers is headers:
+            self.distrust_key()
         return self._error(reply, call)
 
     async def warm_up(self) -> None:
@@ -189,6 +188,12 @@ class Exchange:
     def connections_opened(self) -> int:
         """How many, if the transport is the SDK's own."""
         return 0 if self._multiplexer is None else self._multiplexer.stats().connections_opened
+
+    def distrust_key(self) -> None:
+        """Has a callable asked for the key again before the next request."""
+        if callable(self._settings.api_key):
+            self._headers = None
+            self._routes.clear()
 
     async def renew(self) -> None:
         """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""

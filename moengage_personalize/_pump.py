@@ -217,7 +217,9 @@ class Pump:
             while True:
                 command = delivery.next(self._now(), self._effects.wall())
                 match command:
-                    case Send(batch):
+                    case Send(batch, probe):
+                        if probe:
+                            self._exchange.distrust_key()
                         await self._send(delivery, batch)
                     case Settle():
                         await self._settle(command)

@@ -28,6 +28,7 @@ from .spool import DeadLetter, Entry, ForgetReceipt, Spool, Ticket
 log = logging.getLogger("moengage_personalize")
 ADOPT_EVERY: Final = 10.0  # seconds between looks for processes that died
 PAGE: Final = 100  # events per turn of the loop
+POLL: Final = 1.0  # seconds without any change after which it looks whether there is room
 
 
 class Spooling:
@@ -117,13 +118,13 @@ class Spooling:
         look_again = 0.0
         while True:
             while (want := self._buffer.wants) and (tickets := self._buffer.spilled(min(want, PAGE))):
-                if not await self._guarded(self._unspill(tickets)):
-                    break
+                if not await self._guarded(self._unspill(tickets)) or self._buffer.spilled(1) == tickets[:1]:
+                    break  # the disk refuses, or the next one is too large for the room there is
                 wake()
             if self._buffer.wants and anyio.current_time() >= look_again:
                 await self._guarded(self._adopt(wake))
                 look_again = anyio.current_time() + ADOPT_EVERY
-            await changed(max(look_again, anyio.current_time() + 0.01))
+            await changed(max(look_again, anyio.current_time() + POLL))
 
     async def _unspill(self, tickets: Sequence[int]) -> None:
         entries = await self._spool.read([Ticket(ticket) for ticket in tickets])

@@ -157,6 +157,10 @@ class Batch:
         parts = (element.part(tuple(r for r in element.records if r in kept)) for element in self.elements)
         return Batch(tuple(part for part in parts if part.records))
 
+    def afresh(self) -> Batch:
+        """The same records, whose attributes have changed."""
+        return Batch(tuple(Element.of(e.customer, e.offset, e.records, _merged(e.records)) for e in self.elements))
+
     def without_attributes(self) -> Batch:
         return Batch(tuple(Element.of(each.customer, each.offset, each.records, None) for each in self.elements))
 

@@ -37,7 +37,7 @@ from enum import Enum
 from itertools import islice
 from math import inf
 from operator import attrgetter
-from typing import Any
+from typing import Any, assert_never
 
 import attrs
 
@@ -307,6 +307,9 @@ class Buffer:
         self._count_settled(records, released=fate is not Fate.REJECTED)
         self._flying.difference_update(records)
         self.in_flight -= len(records)
+        if reason is DropReason.EXPIRED:
+            for record in reversed(records):  # what an heir has wins, so the newest comes first
+                self._bequeath(record)
         for record in records:
             record.state = SETTLED
             if record.named:
@@ -332,6 +335,8 @@ class Buffer:
             case Fate.DROPPED:
                 for record in records:
                     self._drop(record, reason or DropReason.CLOSED)
+            case _:
+                assert_never(fate)
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
@@ -401,15 +406,18 @@ class Buffer:
         return [ticket for _, ticket in islice(self._spilled, count)]
 
     def unspill(self, tickets: Sequence[int], events: Sequence[Journaled | None]) -> None:
-        """Takes events back into memory; a None is one that the journal has lost or forgotten.
+        """Takes events back into memory, as many as fit; a None is one that the journal has lost or forgotten.
 
         Args:
             tickets: What `spilled` returned.
             events: What the journal said of each.
         """
         for ticket, event in zip(tickets, events, strict=True):
-            seq, expected = self._spilled.popleft()
+            seq, expected = self._spilled[0]
             assert ticket == expected, "spilled tickets come back in order"  # noqa: S101
+            if event is not None and self.in_memory and not self._has_room(_size_of(event)):
+                return
+            self._spilled.popleft()
             if event is None:
                 self._pass_barriers((seq,))
                 self.forgotten += 1
@@ -426,14 +434,16 @@ class Buffer:
         self.recovered += not replayed
         self.replayed += replayed
         self._seq += 1
-        self._admit(self._record(self._seq, event))
+        if self._spilled or not self._has_room(_size_of(event)):
+            self._spill(self._seq, event.ticket, (event.event_uuid,))
+        else:
+            self._admit(self._record(self._seq, event))
         return True
 
     def _record(self, seq: int, event: Journaled) -> Record:
         lane = self._lanes.get(event.customer_id)
         if lane is None:
             lane = Lane(event.customer_id, encode(event.customer_id, "customer_id"))
-        size = len(event.action) + attributes_size(event.attributes)
         self._journaled += 1
         return Record(
             seq,
@@ -445,7 +455,7 @@ class Buffer:
             event.offset,
             -inf,  # it has lingered long enough
             event.accepted_wall,
-            size,
+            _size_of(event),
             ticket=event.ticket,
         )
 
@@ -568,6 +578,11 @@ class Buffer:
         if record.named:
             del self._known[record.event_uuid]
 
+    def _bequeath(self, record: Record) -> None:
+        """Hands the attributes of an event that expired on its way to its customer's next waiting event."""
+        if record.attributes and record.lane.waiting and self._has_room(attributes_size(record.attributes)):
+            self._inherit(record.lane.waiting[0], record.attributes)
+
     def _inherit(self, heir: Record, attributes: Attributes) -> None:
         merged = attributes | (heir.attributes or {})
         growth = attributes_size(merged) - attributes_size(heir.attributes)
@@ -610,3 +625,7 @@ class Buffer:
             oldest = settled.popleft()
             if known.get(oldest, self) is None:  # and not back in memory
                 del known[oldest]
+
+
+def _size_of(event: Journaled) -> int:
+    return len(event.action) + attributes_size(event.attributes)

@@ -109,6 +109,11 @@ class Circuit:
         self._open_until = now + pause * (0.5 + jitter / 2)
         self.denied_with = status
 
+    def undecided(self, now: float, jitter: float) -> None:
+        """The probe was answered, and told nothing of the credentials: the last pause again."""
+        pause = min(self._retrying.maximum, self._retrying.initial * 2 ** max(0, self._refusals - 1))
+        self._open_until = max(self._open_until, now + pause * (0.5 + jitter / 2))
+
     def throttled(self, until: float) -> None:
         """Everybody waits."""
         self._pause_until = max(self._pause_until, until)

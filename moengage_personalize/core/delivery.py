@@ -8,12 +8,16 @@ reports what came of a request to `answered`; the machine never acts by itself::
     413                       two or more: split, and remember the ceiling. One: as above
     401, 403, unexpected      the circuit opens; the piece stays
     408, 429, 5xx, no answer  sleep, and again; 429 and Retry-After make everybody sleep
-    5xx twice, others succeed split and park: it holds no sender any more. One: other customers go first
+    twice, others succeed     split and park (429 apart): it holds no sender any more. One: other customers go first
 
 A refused piece whose left half was accepted has its culprit in the right half: that is bisected without being sent (a
 bisection with memory). Every single event is sent by itself before it is rejected. As long as these credentials never
 had a success, the cause of a refusal may be configuration: up to three refused singles are put aside, and either a
-success among the rest convicts them, or the whole delivery is *held* and probes as the circuit allows.
+success among the rest convicts them, or the whole delivery is *held* and probes as the circuit allows, one customer
+after the other. A probe that is answered 400 or 413 has told nothing of the credentials: the same pause again.
+
+An event that outlives its time here hands its user attributes to its customer's next event, in this delivery, or else
+in the buffer (by keeping them: see `Buffer.settle`).
 
 Invariants: every record of the batch is settled exactly once, or dropped with the buffer at the end. A customer's
 records leave in their order. Requests ≤ 2 · splits + 1, plus retries; one bad action among n costs ≤ 2⌈log₂ n⌉ + 1
@@ -33,6 +37,7 @@ from .._report import DropReason
 from .batch import Batch, Record
 from .buffer import Fate
 from .circuit import MAX_SERVER_PAUSE, Circuit
+from .wire import Attributes
 
 PARK_AFTER: Final = 2
 HOLD_AFTER: Final = 3
@@ -42,9 +47,10 @@ HOLD_AFTER: Final = 3
 
 @attrs.frozen
 class Send:
-    """Send this, and report to `answered`."""
+    """Send this, and report to `answered`; a probe asks for the credentials anew."""
 
     batch: Batch
+    probe: bool = False
 
 
 @attrs.frozen
@@ -121,7 +127,7 @@ class _Piece:
     guilty: bool = False  # a refused piece's culprit must be here, since it is not in the other half
     whole: Batch | None = None  # with the user attributes that were taken off
     refusal: Refused | None = None
-    server_errors: int = 0
+    failures: int = 0
     successes_then: int = 0
 
 
@@ -171,7 +177,7 @@ class Delivery:
         self._held = self._held and not self._circuit.proven
         self._is_probe = self._circuit.leaving()
         self.requests += 1
-        return Send(self._stack[-1].batch)
+        return Send(self._stack[-1].batch, self._is_probe)
 
     def ready_at(self, now: float) -> float:
         """Returns when the next request may leave, in monotonic seconds; `inf`: not before something changes."""
@@ -187,6 +193,8 @@ class Delivery:
         """
         if self._is_probe:
             self._circuit.probed()
+            if isinstance(answer, Refused | TooLarge):
+                self._circuit.undecided(now, jitter)
         piece = self._stack[-1]
         match answer:
             case Delivered():
@@ -225,7 +233,22 @@ class Delivery:
         if expired:
             piece.batch = piece.batch.only(set(piece.batch.records) - set(expired))
             piece.sibling = None  # what is left is not what was refused
+            for record in reversed(expired):
+                if piece.whole is not None:
+                    record.attributes = None  # they are under suspicion
+                elif record.attributes:
+                    self._hand_on(record, record.attributes)
             self._settled.append(Settle(expired, Fate.DROPPED, DropReason.EXPIRED))
+
+    def _hand_on(self, record: Record, attributes: Attributes) -> None:
+        """Gives its attributes to its customer's next event here; if there is none, the record keeps them."""
+        for piece in reversed(self._stack):
+            heir = next((each for each in piece.batch.records if each.lane is record.lane), None)
+            if heir is not None and piece.whole is None:
+                heir.attributes = attributes | (heir.attributes or {})
+                record.attributes = None
+                piece.batch = piece.batch.afresh()
+                return
 
     def _is_expired(self, record: Record, wall: float) -> bool:
         lifetime = self._time_to_live if record.ticket is None else self._spooled_time_to_live
@@ -291,29 +314,32 @@ class Delivery:
     def _hold(self) -> None:
         self._stack += reversed(self._aside)
         self._aside.clear()
+        if self._held:
+            self._give_way()  # the next probe is another customer's: it may be this event's own fault
         self._held = True
 
     def _unavailable(self, piece: _Piece, answer: Unavailable, now: float, jitter: float) -> None:
-        self._circuit.failing = True
+        self._circuit.failing |= not self._parked  # a parked one fails while others succeed: that is its own trouble
         self.retries += 1
         longest = min(self._retrying.maximum, self._retrying.initial * 2 ** min(self._failures, 30))
         self._failures += 1
         pause = jitter * longest
-        if answer.retry_after is not None:  # a minimum, and some chance, lest everybody returns at once
-            pause = min(answer.retry_after, MAX_SERVER_PAUSE) + jitter * self._retrying.initial
+        if answer.retry_after is not None:  # a minimum, and as much chance again, lest everybody returns at once
+            asked = min(answer.retry_after, MAX_SERVER_PAUSE)
+            pause = asked + jitter * min(self._retrying.maximum, max(asked, longest))
         self._wake_at = now + max(pause, self._circuit.budget.spend(now))
         if answer.status == 429 or answer.retry_after is not None or self._is_probe:
             self._circuit.throttled(self._wake_at)
-        elif answer.status is not None and answer.status >= 500:
+        if answer.status != 429:  # that one is nobody's fault in particular
             self._consider_parking(piece)
 
     def _consider_parking(self, piece: _Piece) -> None:
-        if not piece.server_errors:
+        if not piece.failures:
             piece.successes_then = self._circuit.successes
-        piece.server_errors += 1
-        if piece.server_errors >= PARK_AFTER and self._circuit.successes > piece.successes_then:
+        piece.failures += 1
+        if piece.failures >= PARK_AFTER and self._circuit.successes > piece.successes_then:
             self._parked = True
-            piece.server_errors = 0
+            piece.failures = 0
             if piece.batch.count > 1:
                 self._split(piece)
             else:

@@ -260,12 +260,33 @@ def test_three_refused_singles_are_put_aside_and_a_success_convicts_them():
 
 
 def test_the_third_refused_single_holds_the_delivery_in_order():
-    course = Course(batch_of(*range(8), customers=8), Server(poison=[0, 1, 2]), proven=False).run(requests=12)
+    course = Course(batch_of(*range(8), customers=8), Server(poison=[0, 1, 2]), proven=False).run(requests=7)
     assert not course.fates
+    assert course.circuit.is_open
     assert [piece.batch.count for piece in course.delivery._stack][-3:] == [1, 1, 1]
     course.server.poison = set()
     course.run()
     assert course.server.accepted == list(range(8))
+
+
+def test_a_held_delivery_asks_with_another_customer_each_time_and_a_success_convicts_the_poison():
+    server = Server(poison=[0, 1, 2])
+    course = Course(batch_of(*range(8), customers=8), server, proven=False).run()
+    assert server.requests[7:11] == [[0], [1], [2], [3]]
+    assert course.met(Fate.REJECTED) == {0, 1, 2}
+    assert course.met(Fate.DELIVERED) == {3, 4, 5, 6, 7}
+    assert course.now - course.began < 60
+
+
+def test_a_held_delivery_of_one_customer_keeps_his_order():
+    server = Server(poison=[0, 1, 2])
+    course = Course(batch_of(*range(8)), server, proven=False).run(requests=30)
+    assert not course.fates
+    assert set(map(tuple, server.requests[7:])) == {(0,)}
+    course.circuit.succeeded()  # another customer's
+    course.run()
+    assert course.met(Fate.REJECTED) == {0, 1, 2}
+    assert course.met(Fate.DELIVERED) == {3, 4, 5, 6, 7}
 
 
 def test_attributes_that_were_taken_off_come_back_when_the_event_is_held():
@@ -396,6 +417,18 @@ def test_a_success_starts_the_pauses_anew():
     assert [sleep.until - began for sleep in course.sleeps[before:]] == [pytest.approx(0.25, rel=0.01)]
 
 
+@given(jitters=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2), asked=st.floats(0, 1e6))
+def test_whoever_is_asked_to_wait_the_same_time_returns_at_another_one(jitters, asked):
+    pauses = []
+    for jitter in jitters:
+        course = Course(batch_of(1), Server(moods=[Unavailable(429, asked)]), jitter=jitter)
+        course.step()
+        pauses.append(course.delivery.ready_at(NOW) - NOW)
+    assert min(pauses) >= min(asked, MAX_SERVER_PAUSE) - 1e-9
+    spread = min(10.0, max(0.25, asked))
+    assert abs(pauses[0] - pauses[1]) == pytest.approx(abs(jitters[0] - jitters[1]) * spread, abs=1e-6)
+
+
 @pytest.mark.parametrize(("asked", "waited"), [(3.0, 3.0), (40.0, 40.0), (1e9, MAX_SERVER_PAUSE)])
 @pytest.mark.parametrize("status", [429, 503, 408])
 def test_retry_after_is_a_minimum_capped_and_everybody_waits(status, asked, waited):
@@ -403,7 +436,7 @@ def test_retry_after_is_a_minimum_capped_and_everybody_waits(status, asked, wait
     course.step()
     other = Delivery(batch_of(2), course.circuit, RetryPolicy(), time_to_live=inf)
     (mine, theirs) = course.delivery.next(NOW, WALL), other.next(NOW, WALL)
-    assert mine == theirs == Sleep(NOW + waited + 0.5 * 0.25, parked=False)
+    assert mine == theirs == Sleep(NOW + waited + 0.5 * min(10.0, waited), parked=False)
 
 
 def test_429_makes_everybody_wait_without_retry_after_too():
@@ -437,6 +470,55 @@ def test_expired_events_are_dropped_on_the_way_and_the_rest_arrives():
     assert {reason for _, reason in course.fates.values()} == {None, DropReason.EXPIRED}
 
 
+def aging(*events):
+    """One customer's events, of which each is (number, seconds younger, attributes)."""
+    buffer = Buffer(ROOMY)
+    for number, later, attributes in events:
+        offer(buffer, number, wall=WALL + later, attributes=attributes)
+    return buffer, buffer.take(WALL)
+
+
+def test_an_event_that_expires_on_the_way_hands_its_attributes_on():
+    _, batch = aging((0, 0, {"a": 0, "b": 0, "c": 0}), (1, 1, {"b": 1}), (2, 60, {"c": 2}), (3, 60, None))
+    bodies = []
+    course = Course(batch, Server(moods=[Unavailable(503, 50.0)]), time_to_live=30.0)
+    server = course.server
+    course.server = lambda request: bodies.append(said(request)) or server(request)
+    course.run()
+    assert course.met(Fate.DROPPED) == {0, 1}
+    ((element,),) = bodies[1:]
+    assert element["user_attributes"] == {"a": 0, "b": 1, "c": 2}
+    assert server.requests[-1] == [2, 3]
+
+
+def test_attributes_are_handed_on_to_another_piece_of_the_delivery_too():
+    _, batch = aging((0, 0, {"a": 0}), (1, 0, None), (2, 60, None), (3, 60, None))
+    server = Server(moods=[TooLarge(), Unavailable(503, 50.0)])
+    course = Course(batch, server, time_to_live=30.0).run()
+    assert server.requests == [[0, 1, 2, 3], [0, 1], [2, 3]]
+    assert [record.attributes for record in batch.records] == [None, None, {b'"a"': b"0"}, None]
+    assert course.met(Fate.DELIVERED) == {2, 3}
+
+
+def test_attributes_find_their_way_to_an_event_that_still_waits():
+    buffer, batch = aging((0, 0, {"a": 0, "b": 0}))
+    offer(buffer, 1, wall=WALL + 60, attributes={"b": 1})
+    course = Course(batch, Server(moods=[Unavailable(503, 50.0)]), time_to_live=30.0).run()
+    for settle in course.settled:
+        buffer.settle(settle.records, settle.fate, settle.reason)
+    (element,) = said(buffer.take(WALL + 60))
+    assert element["user_attributes"] == {"a": 0, "b": 1}
+
+
+def test_attributes_that_were_refused_are_not_handed_on():
+    _, batch = aging((0, 0, {"a": 0}), (1, 60, None))
+    server = Server(poisonous_attributes=[], moods=[Refused(400), Refused(400), Unavailable(503, 50.0)])
+    course = Course(batch, server, time_to_live=30.0).run()
+    assert server.requests == [[0, 1], [0], [0], [1]]
+    assert course.met(Fate.DROPPED) == {0}
+    assert not any(record.attributes for record in batch.records)
+
+
 def test_a_half_that_lost_its_poison_to_time_accuses_nobody():
     buffer = Buffer(ROOMY)
     for number in range(4):
@@ -456,8 +538,9 @@ def test_everything_may_expire_on_the_way():
 # ── parking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_batch_that_fails_twice_while_another_succeeds_is_split_and_parked():
-    course = Course(batch_of(*range(4)), Server(moods=[Unavailable(500)] * 2))
+@pytest.mark.parametrize("status", [500, 503, 408, None])
+def test_a_batch_that_fails_twice_while_another_succeeds_is_split_and_parked(status):
+    course = Course(batch_of(*range(4)), Server(moods=[Unavailable(status)] * 2))
     course.step()
     course.circuit.succeeded()
     course.step()
@@ -468,6 +551,32 @@ def test_a_batch_that_fails_twice_while_another_succeeds_is_split_and_parked():
     course.run()
     assert course.server.requests == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1], [2, 3]]
     assert course.server.accepted == [0, 1, 2, 3]
+
+
+def test_a_request_that_is_told_to_come_later_twice_while_another_succeeds_is_parked_too():
+    course = Course(batch_of(*range(4)), Server(moods=[Unavailable(503, 1.0)] * 2))
+    while course.delivery.requests < 2:
+        course.step()
+        course.circuit.succeeded()
+    assert repr(course.delivery) == "<Delivery parked, 4 actions in 2 pieces>"
+
+
+def test_what_fails_by_itself_does_not_speak_for_the_way_to_moengage():
+    course = Course(batch_of(1), Server(moods=[Unavailable(500)] * 5))
+    failing = []
+    while not course.done:
+        course.step()
+        failing.append(course.circuit.failing)
+        course.circuit.succeeded()
+    assert failing.count(True) == 2, "twice, and then it is parked"
+
+
+def test_too_many_requests_are_nobodys_fault_in_particular():
+    course = Course(batch_of(*range(4)), Server(moods=[Unavailable(429)] * 9))
+    while not course.done:
+        course.step()
+        course.circuit.succeeded()
+    assert course.delivery.splits == 0
 
 
 def test_a_batch_that_fails_while_everything_fails_is_neither_split_nor_parked():
@@ -566,6 +675,31 @@ def test_a_probe_without_an_answer_is_a_probe_of_that_pause():
     assert isinstance(one.next(ready, WALL), Send)
     one.answered(OUTAGE, ready, 0.5)
     assert isinstance(other.next(ready, WALL), Sleep)
+
+
+@pytest.mark.parametrize("answer", [Refused(400), Refused(422), TooLarge()])
+def test_a_probe_that_is_refused_for_its_content_is_a_probe_of_that_pause(answer):
+    known = circuit()
+    known.succeeded()
+    for _ in range(9):
+        known.refused(401, NOW, 0.5)
+    ready = known.ready_at(NOW)
+    one, other = (Delivery(batch_of(n, n + 1), known, RetryPolicy(), time_to_live=inf) for n in (1, 3))
+    assert one.next(ready, WALL) == Send(one._stack[-1].batch, probe=True)
+    one.answered(answer, ready, 0.5)
+    for delivery in (one, other):
+        assert delivery.next(ready, WALL) == Sleep(ready + 7.5, parked=False)
+    assert known.denied_with == 401
+
+
+def test_poison_in_a_probe_costs_a_pause_a_level_and_the_rest_arrives():
+    known = circuit()
+    known.succeeded()
+    known.refused(401, NOW, 0.5)
+    course = Course(batch_of(*range(64)), Server(poison=[0]), circuit=known).run()
+    assert course.met(Fate.REJECTED) == {0}
+    assert course.delivery.requests <= bound(64)
+    assert len(course.sleeps) <= 8
 
 
 def test_new_credentials_are_tried_at_once_and_have_proven_nothing():

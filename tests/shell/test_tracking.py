@@ -350,6 +350,22 @@ async def test_refused_credentials_keep_everything_and_recover_without_a_restart
     assert "healthy" in said[1]
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_a_callable_key_is_asked_again_before_every_probe(status):
+    asked = []
+    moengage = MoEngage(events=lambda body: error(status))
+    client = AsyncPersonalizeClient(
+        "WORKSPACE", lambda: asked.append(1) or "key", "01", transport=moengage, effects=Effects(jitter=lambda: 0.5)
+    )
+    async with client:
+        client.track_impression(CONTEXT, customer_id="john")
+        await client.flush(60)
+        assert client.health().condition is Condition.MISCONFIGURED
+        assert moengage.count("events") > 5
+        assert len(asked) == moengage.count("events")
+        await client.aclose(0)
+
+
 async def test_retry_after_pauses_every_sender():
     answers = [error(429, retry_after="30")]
     moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())
@@ -504,3 +520,51 @@ async def test_on_dropped_hears_of_every_loss_and_the_log_of_each_episode(caplog
         ("closed", event_uuid_for(5)),
     ]
     assert sum("events are dropped" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("position", [0, 1, 249, 250, 498, 499])
+@pytest.mark.parametrize("where", ["action", "attributes"])
+async def test_poison_among_500_actions_of_50_customers_costs_at_most_21_requests(where, position):
+    poison = event_uuid_for("poison")
+
+    def events(body):
+        for element in body["elements"]:
+            if "poison" in element.get("user_attributes", {}):
+                return error(400)
+            if where == "action" and any(action["moe_event_uuid"] == poison for action in element["actions"]):
+                return error(400)
+        return accepted()
+
+    moengage = MoEngage(events=events)
+    losses = []
+    batching = BatchPolicy(linger=60, max_bytes=1 << 20)
+    async with client_of(moengage, batching=batching, on_dropped=losses.append) as client:
+        for number in range(500):
+            bad = number == position
+            client.track_impression(
+                CONTEXT,
+                customer_id=f"customer-{number % 50}",
+                event_uuid=poison if bad else None,
+                user_attributes={"poison" if bad and where == "attributes" else "fine": number},
+            )
+        report = await client.flush()
+        assert client.stats().attributes_refused == (where == "attributes")
+    assert len(moengage.requests[0][1]["elements"]) == 50
+    assert moengage.count("events") <= 21
+    lost = [(loss.reason, loss.event_uuids) for loss in losses]
+    assert lost == ([("rejected", (poison,))] if where == "action" else [])
+    assert report.delivered == 500 - len(lost)
+
+
+async def test_a_backlog_of_nothing_but_poison_after_a_success_ends_within_two_requests_an_event():
+    poisonous = False
+    moengage = MoEngage(events=lambda body: error(400) if poisonous else accepted())
+    async with client_of(moengage) as client:
+        client.track_impression(CONTEXT, customer_id="john")
+        await client.flush()
+        poisonous, before = True, moengage.count("events")
+        for number in range(60):
+            client.track_impression(CONTEXT, customer_id=f"customer-{number % 7}")
+        report = await client.flush()
+        assert (report.rejected, report.pending) == (60, 0)
+        assert moengage.count("events") - before <= 2 * 60 + 1

@@ -8,11 +8,14 @@ import selectors
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    def __init__(self):
+    def __init__(self, *, alone):
         super().__init__()
+        self._alone = alone
         self.jumped = 0.0
 
     def select(self, timeout=None):
+        if timeout is None and self._alone:
+            raise AssertionError("nobody is left who could wake anybody")
         ready = super().select(0 if timeout is not None else None)
         if not ready and timeout is not None and timeout > 0:
             self.jumped += timeout
@@ -20,10 +23,14 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class JumpingLoop(asyncio.SelectorEventLoop):
-    """Its time is the real one plus every wait that it skipped."""
+    """Its time stands still but for every wait that it skipped.
 
-    def __init__(self):
-        self._jumping = _JumpingSelector()
+    Args:
+        alone: No thread or socket can wake it: to wait for ever is an error.
+    """
+
+    def __init__(self, *, alone=False):
+        self._jumping = _JumpingSelector(alone=alone)
         super().__init__(self._jumping)
 
     def time(self):
