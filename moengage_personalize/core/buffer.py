@@ -313,7 +313,7 @@ class Buffer:
         for record in records:
             record.state = SETTLED
             if record.named:
-                del self._known[record.event_uuid]
+                self._unname(record)
             lane = record.lane
             lane.in_flight -= 1
             if not lane.in_flight:
@@ -576,6 +576,12 @@ class Buffer:
         record.state = SETTLED
         self._count_settled((record,))
         if record.named:
+            self._unname(record)
+
+    def _unname(self, record: Record) -> None:
+        if (
+            self._known.get(record.event_uuid) is record
+        ):  # or one of its name came while it was spilled, and the window is small
             del self._known[record.event_uuid]
 
     def _bequeath(self, record: Record) -> None:
