@@ -397,6 +397,11 @@ class Buffer:
                 self._pass_barriers(seq)
                 self.forgotten += 1
                 self.released.append(ticket)
+            elif isinstance(self._known.get(event.event_uuid), Record):  # it came again after it had left the window
+                self._pass_barriers(seq)
+                self._turned_away += 1
+                self.duplicate += 1
+                self.released.append(ticket)
             else:
                 self._admit(self._record(seq, event))
 

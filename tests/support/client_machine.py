@@ -438,7 +438,7 @@ class ClientMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_calls_itself_a_bug(self):
-        assert not self.bugs.heard
+        assert not self.bugs.heard, "".join(self.bugs.heard[0])
 
     @invariant()
     def the_bounds_hold(self):
