@@ -288,7 +288,7 @@ class Buffer:
             if fate in (Fate.DELIVERED, Fate.REJECTED):
                 self._remember(record.event_uuid)
             else:
-                del self._known[record.event_uuid]
+                self._known.pop(record.event_uuid, None)  # a twin may have been there before: see `unspill`
             match fate:
                 case Fate.DELIVERED:
                     self.delivered += 1
@@ -397,13 +397,11 @@ class Buffer:
                 self._pass_barriers(seq)
                 self.forgotten += 1
                 self.released.append(ticket)
-            elif isinstance(self._known.get(event.event_uuid), Record):  # it came again after it had left the window
-                self._pass_barriers(seq)
-                self._turned_away += 1
-                self.duplicate += 1
-                self.released.append(ticket)
             else:
+                twin = self._known.get(event.event_uuid)
                 self._admit(self._record(seq, event))
+                if twin is not None:  # it came again after it had left the window: MoEngage will see it twice
+                    self._known[event.event_uuid] = twin
 
     def recover(self, event: Journaled, *, replayed: bool = False) -> bool:
         """Takes on an event of an earlier process, or a dead letter; False if it is known already."""
@@ -557,7 +555,7 @@ class Buffer:
             del self._lanes[lane.customer_id]
         record.state = State.SETTLED
         self._count_settled(record)
-        del self._known[record.event_uuid]
+        self._known.pop(record.event_uuid, None)
 
     def _bequeath(self, record: Record) -> None:
         """Hands the attributes of an event that expired on its way to its customer's next waiting event."""

@@ -114,6 +114,16 @@ class BufferMachine(RuleBasedStateMachine):
 
     def withdraw(self, happening):
         self.waiting.remove(happening)
+        self.hand_on(happening)
+
+    def bequeath(self, happening):
+        """What expires on its way hands its attributes on only if there is room for them."""
+        more = happening.size - len(happening.action)
+        room = len(self.waiting) + len(self.flying) < self.policy.max_pending
+        if room and self.pending_bytes + more <= self.policy.max_pending_bytes:
+            self.hand_on(happening)
+
+    def hand_on(self, happening):
         heirs = [each for each in self.waiting if each.customer == happening.customer and each.seq > happening.seq]
         if heirs and happening.attributes:
             heir = attrs.evolve(heirs[0], attributes=happening.attributes | heirs[0].attributes)
@@ -270,7 +280,10 @@ class BufferMachine(RuleBasedStateMachine):
         for record in some:
             batch.remove(record)
             number = number_of(record.event_uuid)
-            self.flying = [each for each in self.flying if each.number != number]
+            (settled,) = [each for each in self.flying if each.number == number]
+            self.flying.remove(settled)
+            if fate is Fate.DROPPED and reason is DropReason.EXPIRED:
+                self.bequeath(settled)
             if fate in (Fate.DELIVERED, Fate.REJECTED):
                 self.remember(record.event_uuid)
             else:

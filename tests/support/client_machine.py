@@ -470,7 +470,8 @@ class ClientMachine(RuleBasedStateMachine):
                     case "rejected":
                         assert event_uuid in self.server.alone
                     case "expired":
-                        assert self.latest - self.accepted[event_uuid].at > self.batching.time_to_live
+                        event = self.accepted[event_uuid]
+                        assert event.again or self.latest - event.at > self.batching.time_to_live
                     case "overflow":
                         assert not self.accepted[event_uuid].click
                         assert not self.spooled
