@@ -307,7 +307,7 @@ class Buffer:
         self._count_settled(records, released=fate is not Fate.REJECTED)
         self._flying.difference_update(records)
         self.in_flight -= len(records)
-        if reason is DropReason.EXPIRED:
+        if reason is DropReason.EXPIRED and fate is Fate.DROPPED:
             for record in reversed(records):  # what an heir has wins, so the newest comes first
                 self._bequeath(record)
         for record in records:
@@ -423,7 +423,10 @@ class Buffer:
                 self.forgotten += 1
                 self.released.append(ticket)
             else:
+                twin = self._known.get(event.event_uuid)
                 self._admit(self._record(seq, event))
+                if twin is not None:  # it came again after it had left the window: MoEngage will see it twice
+                    self._known[event.event_uuid] = twin
 
     def recover(self, event: Journaled, *, replayed: bool = False) -> bool:
         """Takes on an event of an earlier process, or a dead letter; False if it is known already."""
@@ -579,9 +582,7 @@ class Buffer:
             self._unname(record)
 
     def _unname(self, record: Record) -> None:
-        if (
-            self._known.get(record.event_uuid) is record
-        ):  # or one of its name came while it was spilled, and the window is small
+        if self._known.get(record.event_uuid) is record:  # a twin may have been there before: see `unspill`
             del self._known[record.event_uuid]
 
     def _bequeath(self, record: Record) -> None:

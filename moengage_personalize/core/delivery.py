@@ -218,7 +218,8 @@ class Delivery:
             if not self._stack:  # no success convicted them, and none will
                 self._hold()
             piece = self._stack[-1]
-            self._expire(piece, wall)
+            if piece.batch.elements:  # none, if everybody in it was forgotten
+                self._expire(piece, wall)
             if not piece.batch.elements:
                 self._stack.pop()
             elif piece.batch.count > 1 and (piece.guilty or piece.batch.size > self._circuit.ceiling):

@@ -1,5 +1,6 @@
 """The buffer's sentences, one by one. The state machine beside this file plays them all at once."""
 
+import json
 import random
 from math import ceil, inf
 
@@ -8,7 +9,7 @@ from core.kit import NOW, WALL, action, filled, number_of, numbers, offer, repor
 
 from moengage_personalize import Admission, BatchPolicy, DropReason
 from moengage_personalize.core.batch import Batch, State
-from moengage_personalize.core.buffer import Buffer, Fate
+from moengage_personalize.core.buffer import Buffer, Fate, Journaled
 from moengage_personalize.core.codec import encode
 from moengage_personalize.core.wire import REQUEST_SIZE, element_size
 
@@ -547,3 +548,79 @@ def test_events_carry_the_uuid_they_were_accepted_with():
     batch = filled(7).take(WALL)
     assert [record.event_uuid for record in batch.records] == [uuid(7)]
     assert said(batch)[0]["actions"][0]["moe_event_uuid"] == uuid(7)
+
+
+# ── bounds, with a journal ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def journaling(policy):
+    """A buffer with a journal, and what reads that back."""
+    buffer, journal = Buffer(policy), []
+
+    def write(customer, event_uuid, impression, action, attributes, offset, wall):
+        journal.append(
+            Journaled(
+                ticket=len(journal),
+                customer_id=json.loads(customer),
+                event_uuid=event_uuid,
+                action=action,
+                impression=impression,
+                attributes=attributes,
+                offset=offset,
+                accepted_wall=wall,
+            )
+        )
+        return len(journal) - 1
+
+    buffer.journal = write
+    return buffer, journal
+
+
+def deliver(buffer, journal, fate=Fate.DELIVERED):
+    """Until nothing is left; returns what was in each request."""
+    sent = []
+    while (batch := buffer.take(WALL)) or buffer.spilled(1):
+        if batch:
+            sent.append(numbers(batch))
+            buffer.settle(list(batch.records), fate)
+        tickets = buffer.spilled(100)
+        buffer.unspill(tickets, [journal[ticket] for ticket in tickets])
+        assert buffer.in_memory <= buffer._policy.max_pending
+        assert buffer.pending_bytes <= buffer._policy.max_pending_bytes
+        report(buffer)
+    return sent
+
+
+@pytest.mark.parametrize("fate", Fate)
+def test_an_event_that_came_again_while_it_was_spilled_is_settled_as_often_as_it_was_accepted(fate):
+    buffer, journal = journaling(BatchPolicy(max_pending=4, dedup_window=1))
+    for number in (0, 1, 2, 3, 5, 6, 5):  # the window has forgotten 5 when it comes again
+        assert offer(buffer, number, f"customer {number}") is Admission.ACCEPTED
+    deliver(buffer, journal, fate)
+    assert (report(buffer).accepted, report(buffer).pending) == (7, 0)
+    assert sorted(buffer.released) == ([] if fate is Fate.REJECTED else list(range(7)))
+
+
+@pytest.mark.parametrize("bound", [{"max_pending": 3}, {"max_pending_bytes": 4_096}])
+def test_what_comes_back_from_the_spool_keeps_within_the_bounds_and_in_order(bound):
+    first, journal = journaling(BatchPolicy())
+    for number in range(20):
+        offer(first, number, padding=1_000)
+    second = Buffer(BatchPolicy(max_bytes=4_096, **bound))
+    for event in journal:
+        assert second.recover(event)
+    assert second.pending == second.spooled == 20
+    assert second.in_memory <= 3
+    sent = deliver(second, journal)
+    assert [number for request in sent for number in request] == list(range(20))
+
+
+def test_an_event_that_expires_on_its_way_hands_its_attributes_to_the_next_one_if_there_is_room():
+    policy = BatchPolicy(max_bytes=4_096, max_pending_bytes=4_096, max_actions=1)
+    buffer = filled(0, policy=policy, attributes={"a": "x" * 1_000})
+    batch = buffer.take(WALL)
+    offer(buffer, 1, attributes={"b": 1})
+    buffer.settle(list(batch.records), Fate.DROPPED, DropReason.EXPIRED)
+    (element,) = said(buffer.take(WALL))
+    assert element["user_attributes"] == {"a": "x" * 1_000, "b": 1}
+    assert buffer.pending_bytes == sum(record.size for record in buffer._known.values())

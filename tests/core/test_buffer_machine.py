@@ -116,6 +116,16 @@ class BufferMachine(RuleBasedStateMachine):
 
     def withdraw(self, happening):
         self.waiting.remove(happening)
+        self.hand_on(happening)
+
+    def bequeath(self, happening):
+        """What expires on its way hands its attributes on only if there is room for them."""
+        more = happening.size - len(happening.action)
+        room = len(self.waiting) + len(self.flying) < self.policy.max_pending
+        if room and self.pending_bytes + more <= self.policy.max_pending_bytes:
+            self.hand_on(happening)
+
+    def hand_on(self, happening):
         heirs = [each for each in self.waiting if each.customer == happening.customer and each.seq > happening.seq]
         if heirs and happening.attributes:
             heir = attrs.evolve(heirs[0], attributes=happening.attributes | heirs[0].attributes)
@@ -278,10 +288,15 @@ class BufferMachine(RuleBasedStateMachine):
         batch = data.draw(st.sampled_from(self.batches))
         some = data.draw(st.permutations(batch))[: data.draw(st.integers(1, len(batch)))]
         self.buffer.settle(some, fate, reason)
+        settled = [next(each for each in self.flying if each.number == number_of(record.event_uuid)) for record in some]
+        for each in settled:
+            self.flying.remove(each)
+        if reason is DropReason.EXPIRED and fate is Fate.DROPPED:
+            for each in reversed(settled):
+                self.bequeath(each)
         for record in some:
             batch.remove(record)
             number = number_of(record.event_uuid)
-            self.flying = [each for each in self.flying if each.number != number]
             if fate is Fate.REJECTED or (fate is Fate.DELIVERED and number in self.named):
                 self.remember(record.event_uuid)
             elif fate is not Fate.DELIVERED:

@@ -529,6 +529,10 @@ def test_a_half_that_lost_its_poison_to_time_accuses_nobody():
     assert course.met(Fate.DROPPED) == {0}
 
 
+def test_a_batch_of_which_everybody_was_forgotten_is_done():
+    assert Course(batch_of(1, 2).only(set()), Server()).run().done
+
+
 def test_everything_may_expire_on_the_way():
     course = Course(batch_of(0, 1, 2), Server(moods=[OUTAGE] * 1_000), time_to_live=60.0).run()
     assert course.met(Fate.DROPPED) == {0, 1, 2}
