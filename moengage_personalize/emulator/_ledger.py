@@ -10,15 +10,16 @@ requests that were answered 200; an accepted UUID is accepted once, as long as `
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
-from moengage_personalize.emulator._records import Counts, Duplicate, EventRecord, RequestRecord, Second, Tally
+from moengage_personalize.emulator._records import Batch, Counts, Duplicate, EventRecord, RequestRecord, Second, Tally
 from moengage_personalize.emulator._rules import SHOWN, Element
 
 PULSE = 60  # seconds that the pulse looks back
+BATCHES = 8  # that the live page draws
 
 
 class Ledger:
@@ -56,6 +57,7 @@ class Ledger:
         self.actions_per_element: Counter[int] = Counter()
         self.pulse: deque[Second] = deque(maxlen=PULSE)
         """The seconds of late in which something came; those without are absent."""
+        self.batches: deque[Batch] = deque(maxlen=BATCHES)
         self._seen: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -115,6 +117,12 @@ class Ledger:
         counts.wrong_identity_forms += record.identity == "wrong form"
         for _, name, audience, variation in record.served:
             self._tally(name, audience, variation).served += 1
+
+    def record_batch(self, elements: Iterable[Element], *, request: int, at: float) -> None:
+        """Enters how the events of one accepted request were coalesced."""
+        shown = [(element, sum(a.value["action"] == SHOWN for a in element.actions)) for element in elements]
+        sizes = tuple((count, len(element.actions) - count) for element, count in shown)
+        self.batches.append(Batch(request, at, sizes))
 
     def record_element(self, element: Element, *, request: int, at: float) -> int:
         """Enters the actions of one accepted element; returns how many of them had come before."""

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from storefront import create_app
 from storefront.slots import Hero, Recommendations, row_of
+from support.colours import contrast
 
 from moengage_personalize import Experience, Reason
 from moengage_personalize.emulator import Emulator, Trouble
@@ -209,6 +210,14 @@ async def test_it_leaves_a_report_of_what_it_accepted(emulated, monkeypatch, tmp
 )
 def test_a_row_that_does_not_fit_is_the_default_row(offerings):
     assert row_of(experience("recommendations", Items=offerings)) == Recommendations()
+
+
+def test_white_can_be_read_on_every_colour_that_a_hero_has():
+    """The words stand on the colour, or on a darker shade of it."""
+    (shown,) = (experience for experience in Emulator().catalogue if experience.key == "home-hero")
+    served = [variation.payload["Colour"].value for audience in shown.audiences for variation in audience.variations]
+    faint = [colour for colour in (*served, Hero().colour) if contrast("#ffffff", colour) < 4.5]
+    assert faint == []
 
 
 def test_a_colour_that_is_none_is_the_default_colour():
