@@ -98,23 +98,23 @@ async def _page(request: Request, visit: Visit, name: str, *components: Componen
 def _add_pages(app: FastAPI) -> None:
     @app.get("/", response_class=HTMLResponse)
     async def home(request: Request, visit: Visiting) -> Response:
-        return await _page(request, visit, "home", banner, hero, offers, recommendations)
+        return await _page(request, visit, "home", hero, offers, recommendations, banner)
 
     @app.get("/offers", response_class=HTMLResponse)
     async def offers_page(request: Request, visit: Visiting) -> Response:
-        return await _page(request, visit, "offers", banner, offers, recommendations)
+        return await _page(request, visit, "offers", offers, recommendations, banner)
 
     @app.get("/product/{key}", response_class=HTMLResponse)
     async def product(request: Request, visit: Visiting, key: str) -> Response:
         if key not in PRODUCTS:
             return RedirectResponse("/", status_code=303)
-        return await _page(request, visit, "product", banner, recommendations, offers, product=PRODUCTS[key])
+        return await _page(request, visit, "product", recommendations, offers, banner, product=PRODUCTS[key])
 
     @app.get("/cart", response_class=HTMLResponse)
     async def cart(request: Request, visit: Visiting) -> Response:
         bought = [THINGS[key] for key in visit.cart]
         extra = [upsell] if bought else []
-        return await _page(request, visit, "cart", banner, *extra, recommendations, bought=bought)
+        return await _page(request, visit, "cart", *extra, recommendations, banner, bought=bought)
 
 
 def _add_actions(app: FastAPI) -> None:
