@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from support.chromium import Window, chromium
-from support.storefront import TEN_CLICKS, Storefront, storefront
+from support.storefront import Storefront, storefront, ten_clicks
 
 NIGHT = "document.querySelector('[name=hour]').value = '23'"
 DAY = "document.querySelector('[name=day]').value = 'Tuesday', document.querySelector('[name=hour]').value = '10'"
@@ -25,7 +25,10 @@ def main() -> None:
     with storefront() as world, tempfile.TemporaryDirectory() as profile, chromium(profile) as driver:
         shop = Window(driver, world.shop_url)
         photograph_shop(shop, folder)
-        photograph_live_page(shop, Window(driver, world.page_url), world, folder)
+        other = Window(driver, world.same_shop_url)
+        shop.press("[value=john]")
+        other.press("[value=asha]")
+        photograph_live_page(shop, other, Window(driver, world.page_url), world, folder)
 
 
 def photograph_shop(shop: Window, folder: Path) -> None:
@@ -46,11 +49,10 @@ def photograph_shop(shop: Window, folder: Path) -> None:
     shop.screen(1440, 1140)
 
 
-def photograph_live_page(shop: Window, live: Window, world: Storefront, folder: Path) -> None:
+def photograph_live_page(john: Window, asha: Window, live: Window, world: Storefront, folder: Path) -> None:
     """What ten clicks have left on it."""
     live.screen(1400, 1250)
-    for css in TEN_CLICKS:
-        shop.press(css)
+    ten_clicks(john, asha)
     live.shows("#accepted", str(len(world.account()["accepted"])))
     live.run(f"return {SETTLED}")
     live.picture(folder / "emulator-light.webp")

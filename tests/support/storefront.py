@@ -9,19 +9,15 @@ import attrs
 import demo
 import httpx
 
-TEN_CLICKS = (  # three people within the second that events wait for company
-    "[value=john]",
-    ".hero .button",
-    "[value=asha]",
-    ".hero .button",
-    ".card a",
-    "[value=john]",
-    ".ticket",
-    ".card .add",
-    ".upsell button",
-    ".card a",
-)
-REPORTED = 6  # of them are clicks on what an experience has brought
+CLICKS = (".hero .button", ".card a", ".ticket", ".card .add", ".upsell button")
+REPORTED = 8  # of ten clicks: to put a thing into the cart is no click on what an experience has brought
+
+
+def ten_clicks(john, asha):
+    """Two people click in turns, so that both are among the events that wait for a second."""
+    for css in CLICKS:
+        john.press(css)
+        asha.press(css)
 
 
 @attrs.frozen
@@ -30,6 +26,11 @@ class Storefront:
 
     shop_url: str
     page_url: str
+
+    @property
+    def same_shop_url(self):
+        """By another name, under which a browser has other cookies, and so another visitor."""
+        return self.shop_url.replace("127.0.0.1", "localhost")
 
     def account(self):
         """What became of the shop's events: its `stats`, and the UUIDs that it has `accepted`."""
