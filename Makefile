@@ -16,7 +16,7 @@ export PYTHONSAFEPATH := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo storefront test lint conformance lowest bench-fetch bench-page bench-track bench-events bench-spool clean
+.PHONY: help demo storefront test lint conformance lowest bench-fetch bench-page bench-track bench-events bench-spool bench-import clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -61,13 +61,14 @@ lowest: $(LOWEST)/.test ## The tests again, with the lowest versions that pyproj
 	@MOENGAGE_TEST_WHEEL=$(CURDIR)/dist $(LOWEST)/bin/pytest -q -m 'not conformance'
 
 # Benchmarks import their neighbours, so they run with their own directory on the path.
-bench-fetch bench-page bench-track bench-events bench-spool: bench-%: $(VENV)/.bench
+bench-fetch bench-page bench-track bench-events bench-spool bench-import: bench-%: $(VENV)/.bench
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/bench_$*.py $(ARGS)
 bench-fetch: ## Fetching, beside its peers (ARGS=--quick for a minute's worth)
 bench-page: ## A page of five slots, beside five plain calls
 bench-track: ## What track_impression costs its caller, beside its peers
 bench-events: ## Events, accepted to acknowledged, beside their peers
 bench-spool: ## What journaling an event costs, beside its peers
+bench-import: ## What importing it takes, beyond httpx
 
 clean: ## Remove what all of this has made
 	rm -rf $(VENV) $(LOWEST) dist results .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache

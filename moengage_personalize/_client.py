@@ -25,8 +25,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import UUID
 
-import anyio
-import anyio.to_thread
 import httpx
 
 from ._config import (
@@ -35,6 +33,7 @@ from ._config import (
     CachePolicy,
     FetchPolicy,
     OnError,
+    Policies,
     RetryPolicy,
     Secret,
     Settings,
@@ -43,28 +42,18 @@ from ._config import (
 )
 from ._door import BeforeSend, Door, warn_if_reserved
 from ._effects import Effects
-from ._engine import Engine, Policies, default_transport
-from ._errors import (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailedError,
-    InvalidInputError,
-    PersonalizeError,
-    UsageError,
-    bare,
-)
+from ._errors import AuthenticationError, ConfigurationError, InvalidInputError, PersonalizeError, UsageError, bare
 from ._events import Action, Admission, Event
-from ._exchange import Call
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
-from ._fetcher import Question, unmatched
+from ._questions import Question, unmatched
 from ._report import Condition, DeliveryReport, Forgotten, Health, Loss, Stats
 from ._session import InSession, check_customer_id, check_user_identifiers
 from .core.buffer import Buffer
 from .core.circuit import Circuit
-from .core.wire import check_keys, fetch_fields, metadata_target, read_metadata
-from .http2 import Http2Transport
+from .core.wire import check_keys, fetch_context
 
 if TYPE_CHECKING:
+    from ._engine import Engine
     from .spool import Spool
 
 _State = Literal["new", "open", "closing", "closed", "forked"]
@@ -162,8 +151,11 @@ class AsyncPersonalizeClient:
         # asyncio's own clock is this one behind a method; other loops have clocks of their own.
         self._now = monotonic if type(self._loop).time is asyncio.BaseEventLoop.time else self._loop.time
         if self._settings.enabled:
+            # What is needed only now is loaded only now; what takes long, h2 and an SSLContext, not on the loop.
             if self._transport is None:
-                self._transport = await anyio.to_thread.run_sync(default_transport, self._ssl_context, self._proxy)
+                self._transport = await asyncio.to_thread(_default_transport, self._ssl_context, self._proxy)
+            from ._engine import Engine
+
             self._engine = Engine(
                 self._transport,
                 self._settings,
@@ -242,7 +234,7 @@ class AsyncPersonalizeClient:
         try:
             question = Question(
                 check_keys(keys),
-                self._fields(customer_id, user_identifiers, session=session, attributes=attributes),
+                self._context(customer_id, user_identifiers, session=session, attributes=attributes),
                 customer_id,
             )
         except PersonalizeError as error:
@@ -264,7 +256,7 @@ class AsyncPersonalizeClient:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
         try:
             question = Question(
-                None, self._fields(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
+                None, self._context(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -286,12 +278,11 @@ class AsyncPersonalizeClient:
             PersonalizeError: Their trouble, always: there is no default for this.
             UsageError: The client is not open here, or not enabled.
         """
-        call = Call(method="GET", target=metadata_target(status))
         self._check_open()
         if self._engine is None:
             raise UsageError("the client is not enabled: there is nobody to ask for metadata")
         try:
-            return read_metadata(await self._engine.exchange.request(call, deadline=self._now() + deadline))
+            return await self._engine.metadata(status, self._now() + deadline)
         except PersonalizeError as error:
             raise bare(error) from error.__cause__
 
@@ -321,19 +312,19 @@ class AsyncPersonalizeClient:
         self._check_open()
         return {} if self._engine is None else await self._engine.radar.unknown()
 
-    def _fields(
+    def _context(
         self,
         customer_id: str | None,
         user_identifiers: Mapping[str, str] | None,
         *,
         session: InSession | None,
         attributes: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
+    ) -> bytes:
         if customer_id is not None:
             warn_if_reserved(check_customer_id(customer_id))
         if session is not None and not isinstance(session, InSession):
             raise InvalidInputError("session must be an InSession")
-        return fetch_fields(
+        return fetch_context(
             customer_id=customer_id,
             user_identifiers=None if user_identifiers is None else check_user_identifiers(user_identifiers),
             session=session,
@@ -518,14 +509,8 @@ class AsyncPersonalizeClient:
             ConnectionFailedError: It cannot be opened; a later request tries again.
         """
         self._check_open()
-        if isinstance(self._transport, Http2Transport):
-            try:
-                await self._transport.warm_up(self._settings.base_url)
-            except httpx.TransportError as error:
-                failure = f"the connection cannot be opened: {type(error).__name__}"
-            else:
-                return
-            raise ConnectionFailedError(failure)
+        if self._engine is not None:
+            await self._engine.exchange.warm_up()
 
     async def flush(self, timeout: float = 30.0) -> DeliveryReport:  # noqa: ASYNC109 - it returns, it does not raise
         """Waits until everything accepted before the call is settled, and returns the report since the start.
@@ -616,7 +601,7 @@ class AsyncPersonalizeClient:
             event_requests=engine.pump.requests if engine else 0,
             fetches=self._fetches,
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
-            connections_opened=self._connections_opened(),
+            connections_opened=engine.exchange.connections_opened if engine else 0,
             **(engine.fetcher.stats() if engine else {}),
             paused=self._paused,
             closed=self._closed,
@@ -642,9 +627,6 @@ class AsyncPersonalizeClient:
                 return Health(condition=self._engine.pump.condition, detail=self._engine.pump.detail)
             case state:
                 return Health(condition=Condition.CLOSED, detail=f"the client is {state}")
-
-    def _connections_opened(self) -> int:
-        return self._transport.stats().connections_opened if isinstance(self._transport, Http2Transport) else 0
 
     def _report(self) -> DeliveryReport:
         return DeliveryReport(**self._buffer.counts())
@@ -672,6 +654,12 @@ class AsyncPersonalizeClient:
         if not hasattr(self, "_buffer"):
             return "<AsyncPersonalizeClient, which could not be made>"
         return f"<AsyncPersonalizeClient {self._state}, {self._settings.base_url}, {self._buffer.pending} pending>"
+
+
+def _default_transport(context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:
+    from ._engine import default_transport
+
+    return default_transport(context, proxy)
 
 
 def _sealed(value: Any) -> Any:

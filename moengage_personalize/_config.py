@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
 from math import inf
 from typing import Literal, get_args
 from urllib.parse import urlsplit
@@ -185,6 +184,16 @@ class CachePolicy:
 
 
 @attrs.frozen(kw_only=True)
+class Policies:
+    """A client's policies."""
+
+    fetching: FetchPolicy
+    batching: BatchPolicy
+    retrying: RetryPolicy
+    caching: CachePolicy
+
+
+@attrs.frozen(kw_only=True)
 class BatchPolicy:
     """How events wait, travel together and end.
 
@@ -355,6 +364,8 @@ def parse_base_url(base_url: str) -> str:
 
 def _is_host(host: str) -> bool:
     if ":" in host:
+        from ipaddress import ip_address  # only for those who have a base URL
+
         try:
             return ip_address(host).version == 6 and "%" not in host
         except ValueError:
@@ -363,6 +374,8 @@ def _is_host(host: str) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -23,21 +23,19 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.abc
-import attrs
-import certifi
 import httpx
 
-from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
+from ._config import Policies, Settings
 from ._effects import Effects
 from ._exchange import Call, Exchange
+from ._experiences import ExperiencesMetadata, Status
 from ._fetcher import Fetcher
 from ._keys import Radar
 from ._pump import Pump
 from ._report import Loss
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
-from .core.wire import metadata_target, read_metadata
-from .http2 import Http2Transport
+from .core.wire.metadata import metadata_target, read_metadata
 
 if TYPE_CHECKING:
     from ._spooling import Spooling
@@ -46,16 +44,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("moengage_personalize")
 GOODBYE = 0.08  # seconds to say goodbye to the server, and to let the spool's thread finish (it does so in any case)
 METADATA_TIMEOUT = 10.0
-
-
-@attrs.frozen(kw_only=True)
-class Policies:
-    """A client's policies."""
-
-    fetching: FetchPolicy
-    batching: BatchPolicy
-    retrying: RetryPolicy
-    caching: CachePolicy
 
 
 class Engine:
@@ -141,9 +129,18 @@ class Engine:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
         await self._done.wait()
 
+    async def metadata(self, status: Iterable[Status] | Status | None, deadline: float) -> ExperiencesMetadata:
+        """Returns the workspace's experiences, by `deadline` on the loop's clock.
+
+        Raises:
+            InvalidInputError: A status is none of MoEngage's.
+            PersonalizeError: Their trouble.
+        """
+        call = Call(method="GET", target=metadata_target(status))
+        return read_metadata(await self._exchange.request(call, deadline=deadline))
+
     async def _known_keys(self) -> Iterable[str]:
-        call = Call(method="GET", target=metadata_target(None))
-        return read_metadata(await self._exchange.request(call, deadline=anyio.current_time() + METADATA_TIMEOUT))
+        return await self.metadata(None, anyio.current_time() + METADATA_TIMEOUT)
 
     async def _host(self) -> None:
         try:
@@ -183,6 +180,8 @@ async def _quietly(close: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:
     """Returns the transport of a client that was given none. It blocks for ~15 ms the first time: not on the loop."""
+    from .http2 import Http2Transport  # and h2: not for those who brought a transport
+
     context = ssl_context or _shared_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
     return Http2Transport(ssl_context=context, proxy=proxy)
 
@@ -192,4 +191,6 @@ def _shared_context(file: str | None, directory: str | None) -> ssl.SSLContext:
     """One context per process and choice of authorities: OpenSSL's own variables, or certifi."""
     if file or directory:
         return ssl.create_default_context(cafile=file, capath=directory)
+    import certifi
+
     return ssl.create_default_context(cafile=certifi.where())

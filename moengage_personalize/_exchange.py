@@ -10,12 +10,13 @@ are not followed. At most `MAX_REPLY` bytes of a reply are held, decoded, whatev
 
 from __future__ import annotations
 
+import sys
 import zlib
 from base64 import b64encode
 from collections.abc import AsyncIterable, Callable, Sequence
 from email.utils import parsedate_to_datetime
 from math import inf
-from typing import Final, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast
 
 import anyio
 import attrs
@@ -39,8 +40,10 @@ from ._errors import (
 )
 from ._version import __version__
 from .core.breaker import Quota
-from .core.wire import read_error
-from .http2 import Http2Transport, Lane, Route
+from .core.wire.errors import read_error
+
+if TYPE_CHECKING:
+    from .http2 import Http2Transport, Response, Route, Sending
 
 MAX_REPLY: Final = 1_048_576
 
@@ -53,14 +56,14 @@ class Call:
         method: `"GET"` or `"POST"`.
         target: Path and query below the base URL.
         body: JSON, or nothing.
-        lane: Bulk makes room for interactive on the shared connection.
+        bulk: Whether it makes room for others on the shared connection.
         on_quota: Told what every reply tells of the quota, errors included.
     """
 
     method: Literal["GET", "POST"]
     target: str
     body: bytes = b""
-    lane: Lane = Lane.INTERACTIVE
+    bulk: bool = False
     on_quota: Callable[[Quota], None] | None = None
 
 
@@ -84,10 +87,14 @@ class Exchange:
 
     def __init__(self, transport: httpx.AsyncBaseTransport, settings: Settings, effects: Effects) -> None:
         self._transport = transport
+        self._multiplexer = _multiplexer(transport)
         self._settings = settings
         self._effects = effects
         self._headers: list[tuple[bytes, bytes]] | None = None
         self._routes: dict[tuple[str, str], Route] = {}  # prepared requests: their headers are encoded once
+        self._quotaless: Sequence[tuple[bytes, bytes]] | None = (
+            None  # headers that tell nothing of a quota, known by identity
+        )
         self._credentials = Secret.of("")
         self.credentials_changed = 0  # how often the key was found to be another
 
@@ -108,47 +115,108 @@ class Exchange:
         if self._headers is None:
             await self._authorize()
         headers = self._headers
-        reply = await self._exchange(call, deadline)
-        if call.on_quota is not None and (quota := read_quota(reply.headers, self._effects.wall)) is not None:
-            call.on_quota(quota)
+        answer = self._answer(call, await self._exchange(call, deadline), headers)
+        if isinstance(answer, PersonalizeError):
+            raise answer
+        return answer
+
+    def begin(self, call: Call, ended: Callable[[bytes | PersonalizeError | None], None]) -> Sending | None:
+        """Starts an interactive call that has no deadline, without a task, where the transport can; see `push`.
+
+        Args:
+            call: What to ask.
+            ended: Told what `request` would have returned or raised, or None: it was not made, and `request` may do
+                what this cannot. It must not raise.
+
+        Returns:
+            How to call it off. None: nothing has begun; use `request`.
+        """
+        transport, headers = self._multiplexer, self._headers
+        if transport is None or headers is None:
+            return None
+
+        def told(response: Response | httpx.RequestError | None) -> None:
+            if response is None:
+                ended(None)
+            elif isinstance(response, httpx.RequestError):
+                ended(_failure(response))
+            else:
+                ended(self._answer(call, response, headers))
+
+        try:
+            return transport.begin(self._route(transport, call), call.body, ended=told)
+        except httpx.TransportError:  # `request` meets it again, and says so
+            return None
+
+    def push(self) -> None:
+        """Sends what has begun."""
+        if self._multiplexer is not None:
+            self._multiplexer.push()
+
+    def _answer(
+        self, call: Call, reply: Reply | Response, headers: Sequence[tuple[bytes, bytes]] | None
+    ) -> bytes | ApiError:
+        """What a reply means, to a request that was made with these headers."""
+        if call.on_quota is not None and reply.headers is not self._quotaless:
+            quota = read_quota(reply.headers, self._effects.wall)
+            if quota is not None:
+                call.on_quota(quota)
+            else:
+                self._quotaless = reply.headers
         if 200 <= reply.status < 300:
             return reply.body
         if reply.status in (401, 403) and self._headers is headers and callable(self._settings.api_key):
             self._headers = None  # ask for the key again
             self._routes.clear()
-        raise self._error(reply, call)
+        return self._error(reply, call)
+
+    async def warm_up(self) -> None:
+        """Opens the connection ahead of the first call, if the transport is the SDK's own.
+
+        Raises:
+            ConnectionFailedError: It cannot be opened.
+        """
+        if self._multiplexer is not None:
+            try:
+                await self._multiplexer.warm_up(self._settings.base_url)
+            except httpx.TransportError as error:
+                failure = f"the connection cannot be opened: {type(error).__name__}"
+            else:
+                return
+            raise ConnectionFailedError(failure)
+
+    @property
+    def connections_opened(self) -> int:
+        """How many, if the transport is the SDK's own."""
+        return 0 if self._multiplexer is None else self._multiplexer.stats().connections_opened
 
     async def renew(self) -> None:
         """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""
         if self._headers is None:
             await self._authorize()
 
-    async def _exchange(self, call: Call, deadline: float) -> Reply:
+    async def _exchange(self, call: Call, deadline: float) -> Reply | Response:
         try:
-            if isinstance(self._transport, Http2Transport):
-                return await self._multiplexed(self._transport, call, deadline)
+            if (transport := self._multiplexer) is not None:
+                from .http2 import Lane  # it is there: the transport is one of its
+
+                # Past httpx's request and response objects, which cost as much as the exchange itself.
+                lane = Lane.BULK if call.bulk else Lane.INTERACTIVE
+                return await transport.exchange(self._route(transport, call), call.body, lane=lane, deadline=deadline)
             with anyio.CancelScope(deadline=deadline):
                 return await self._read(await self._transport.handle_async_request(self._request(call, deadline)))
             failure: PersonalizeError = DeadlineExceededError("no answer within the deadline", attempts=1)
-        except PersonalizeError as error:
-            failure = error
-        except httpx.TimeoutException:
-            failure = DeadlineExceededError("no answer within the deadline", attempts=1)
-        except httpx.DecodingError:
-            failure = BadReplyError("the reply's content coding is broken, or more than is accepted", attempts=1)
         except Exception as error:  # whatever a transport raises
-            failure = ConnectionFailedError(f"the exchange failed: {type(error).__name__}", attempts=1)
+            failure = _failure(error)
         raise failure
 
-    async def _multiplexed(self, transport: Http2Transport, call: Call, deadline: float) -> Reply:
-        """The way past httpx's request and response objects, which cost as much as the exchange itself."""
+    def _route(self, transport: Http2Transport, call: Call) -> Route:
         key = (call.method, call.target)
         to = self._routes.get(key)
         if to is None:
             url = self._settings.base_url + call.target
             to = self._routes[key] = transport.route(call.method, url, self._headers or ())
-        response = await transport.exchange(to, call.body, lane=call.lane, deadline=deadline)
-        return Reply(status=response.status, headers=response.headers, body=response.body)
+        return to
 
     def _request(self, call: Call, deadline: float) -> httpx.Request:
         left = None if deadline == inf else max(0.001, deadline - anyio.current_time())
@@ -160,7 +228,7 @@ class Exchange:
             extensions={
                 "timeout": dict.fromkeys(("connect", "read", "write", "pool"), left),
                 "deadline": deadline,
-                "lane": call.lane.name.lower(),
+                "lane": "bulk" if call.bulk else "interactive",
             },
         )
 
@@ -191,7 +259,7 @@ class Exchange:
             (b"user-agent", f"moengage-personalize-python/{__version__}".encode()),
         ]
 
-    def _error(self, reply: Reply, call: Call) -> ApiError:
+    def _error(self, reply: Reply | Response, call: Call) -> ApiError:
         kind = _KINDS.get(reply.status) or (ServerError if reply.status >= 500 else UnexpectedStatusError)
         text = read_error(reply.body, call.body, secrets=[self._settings.workspace_id.reveal()])
         said = ": ".join(part for part in (text.title, text.description) if part)
@@ -210,6 +278,25 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange with {self._settings.base_url} by {type(self._transport).__name__}>"
+
+
+def _multiplexer(transport: httpx.AsyncBaseTransport) -> Http2Transport | None:
+    """The transport, if it is our own. Whoever has one has imported it; nobody else needs to."""
+    http2 = sys.modules.get(f"{__package__}.http2")
+    return transport if http2 is not None and isinstance(transport, http2.Http2Transport) else None
+
+
+def _failure(error: Exception) -> PersonalizeError:
+    """What a transport raised, as one of ours and with nothing of its own."""
+    match error:
+        case PersonalizeError():
+            return error
+        case httpx.TimeoutException():
+            return DeadlineExceededError("no answer within the deadline", attempts=1)
+        case httpx.DecodingError():
+            return BadReplyError("the reply's content coding is broken, or more than is accepted", attempts=1)
+        case _:
+            return ConnectionFailedError(f"the exchange failed: {type(error).__name__}", attempts=1)
 
 
 _KINDS: dict[int, type[ApiError]] = {

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -32,25 +33,23 @@ from ._errors import (
     duplicate,
 )
 from ._exchange import Call, Exchange
-from ._experiences import Experience, Reason
+from ._experiences import Reason
+from ._questions import Entries, Trouble
 from .core.breaker import Breaker, Passage, Quota, RateWindow
 from .core.circuit import RetryBudget
 from .core.flights import Flight
-from .core.wire import FETCH_PATH, fetch_body, read_experiences
+from .core.wire import FETCH_PATH, fetch_body
+from .core.wire.answers import read_experiences
+
+if TYPE_CHECKING:
+    from .http2 import Sending
 
 log = logging.getLogger("moengage_personalize")
-Entries = Mapping[str, Experience]
+Answer = bytes | PersonalizeError | None
+"""A body, or why there is none; None: the question was not asked."""
 
 
-@attrs.frozen
-class Trouble:
-    """Why there are no entries."""
-
-    reason: Reason
-    error: PersonalizeError
-
-
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class Passenger:
     """What a flight carries besides keys. Shows nothing of it.
 
@@ -60,8 +59,10 @@ class Passenger:
         passage: What the breaker said.
         kept: Whether its answer may be kept; not, once the person is to be forgotten.
         attempts: Requests so far.
+        known: Which credentials the first of them used.
         asking: Whether one is out.
-        task: The flight, once it has departed.
+        sending: How to call off the first, as long as it is no task's.
+        task: The flight, once it needs one.
         timer: The end of its being late.
         setback: The last attempt's error.
         outcome: How it ended.
@@ -69,11 +70,13 @@ class Passenger:
     """
 
     fields: bytes
-    person: bytes | None = None
-    passage: Passage = Passage.GO
+    person: bytes | None
+    passage: Passage
     kept: bool = True
     attempts: int = 0
+    known: int = 0
     asking: bool = False
+    sending: Sending | None = None
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     setback: PersonalizeError | None = None
@@ -151,16 +154,55 @@ class Pilot:
 
     # ── flying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def fly(self, flight: Flight, keys: Sequence[str] | None) -> Entries | Trouble:
-        """Returns how it ended."""
+    def begin(self, flight: Flight, keys: Sequence[str] | None, answered: Callable[[Answer], None]) -> Sending | None:
+        """Asks for the first time, without a task, where the transport can; it leaves with `push`.
+
+        Args:
+            flight: The flight.
+            keys: What it asks for.
+            answered: Told what came, for `read`.
+
+        Returns:
+            How to call it off. None: nothing has begun, and `fly` does all of it.
+        """
         passenger: Passenger = flight.passenger
-        call = Call(method="POST", target=FETCH_PATH, body=fetch_body(passenger.fields, keys), on_quota=self._quota_is)
+        passenger.known = max(1, self._exchange.credentials_changed)
+        sending = self._exchange.begin(self._call(passenger, keys), answered)
+        if sending is not None:
+            self._asked(passenger)
+        return sending
+
+    def push(self) -> None:
+        """Sends what has begun."""
+        self._exchange.push()
+
+    def read(self, flight: Flight, keys: Sequence[str] | None, answer: Answer) -> Entries | PersonalizeError | None:
+        """Returns the entries of an answer, or an error that `fly` goes on from; None if it was not asked after all."""
+        passenger: Passenger = flight.passenger
+        if answer is None:
+            self.requests -= 1
+            passenger.attempts -= 1
+            passenger.asking = False
+            return None
+        if isinstance(answer, bytes):
+            try:
+                return self._answered(passenger, read_experiences(answer, keys, self.drifts))
+            except PersonalizeError as error:
+                answer = error
+        return self._setback(passenger, answer)
+
+    async def fly(
+        self, flight: Flight, keys: Sequence[str] | None, setback: PersonalizeError | None = None
+    ) -> Entries | Trouble:
+        """Returns how it ended; with a `setback`, goes on from there."""
+        passenger: Passenger = flight.passenger
+        outcome: Entries | PersonalizeError | None = setback
+        began, known = flight.began, passenger.known
         while True:
-            began = _now()
-            known = max(1, self._exchange.credentials_changed)
-            outcome = await self._attempt(passenger, call, keys)
+            if outcome is None:
+                began, known = _now(), max(1, self._exchange.credentials_changed)
+                outcome = await self._attempt(passenger, keys)
             if not isinstance(outcome, PersonalizeError):
-                self._budget.give_back()
                 return outcome
             renewed = isinstance(outcome, AuthenticationError) and await self._renewed(passenger, known)
             if not renewed:
@@ -168,28 +210,40 @@ class Pilot:
                 if not await self._may_retry(flight, outcome, _now() - began):
                     return Trouble(reason_of(outcome), outcome)
                 passenger.passage = Passage.GO  # a probe is not retried, unless its answer closed the circuit
-            passenger.setback = outcome
+            passenger.setback, outcome = outcome, None
             self.retries += 1
 
-    async def _attempt(
-        self, passenger: Passenger, call: Call, keys: Sequence[str] | None
-    ) -> Entries | PersonalizeError:
+    async def _attempt(self, passenger: Passenger, keys: Sequence[str] | None) -> Entries | PersonalizeError:
+        self._asked(passenger)
+        try:
+            body = await self._exchange.request(self._call(passenger, keys), deadline=inf)
+            return self._answered(passenger, read_experiences(body, keys, self.drifts))
+        except PersonalizeError as error:
+            return self._setback(passenger, error)
+
+    def _call(self, passenger: Passenger, keys: Sequence[str] | None) -> Call:
+        return Call(method="POST", target=FETCH_PATH, body=fetch_body(passenger.fields, keys), on_quota=self._quota_is)
+
+    def _asked(self, passenger: Passenger) -> None:
         self.requests += 1
         passenger.attempts += 1
         passenger.asking = True
-        try:
-            entries = read_experiences(await self._exchange.request(call, deadline=inf), keys, self.drifts)
-        except PersonalizeError as error:
-            error.attempts = passenger.attempts
-            if isinstance(error, DeadlineExceededError) and passenger.setback is not None:
-                error.__cause__ = passenger.setback
-            error.__traceback__ = None
-            return error
+
+    def _answered(self, passenger: Passenger, entries: Entries) -> Entries:
         passenger.asking = False
+        self._budget.give_back()
         was_open = self.breaker.is_open
         self.breaker.answered(_now(), passenger.passage)
-        self._tell(was_open)
+        if was_open:
+            self._tell(was_open)
         return entries
+
+    def _setback(self, passenger: Passenger, error: PersonalizeError) -> PersonalizeError:
+        error.attempts = passenger.attempts
+        if isinstance(error, DeadlineExceededError) and passenger.setback is not None:
+            error.__cause__ = passenger.setback
+        error.__traceback__ = None
+        return error
 
     def _report(self, passenger: Passenger, error: PersonalizeError) -> None:
         now = _now()

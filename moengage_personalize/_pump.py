@@ -47,7 +47,6 @@ from .core.delivery import (
     Unavailable,
 )
 from .core.wire import EVENTS_PATH
-from .http2 import Lane
 
 if TYPE_CHECKING:
     from ._spooling import Spooling
@@ -255,7 +254,7 @@ class Pump:
         self.wake()
 
     async def _ask(self, batch: Batch) -> Answer:
-        call = Call(method="POST", target=EVENTS_PATH, body=batch.encode(), lane=Lane.BULK)
+        call = Call(method="POST", target=EVENTS_PATH, body=batch.encode(), bulk=True)
         known = self._exchange.credentials_changed
         try:
             await self._exchange.request(call, deadline=anyio.current_time() + EVENT_TIMEOUT)

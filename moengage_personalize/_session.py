@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from ipaddress import ip_address as parse_address
 
 import attrs
 
@@ -38,6 +37,8 @@ def _hour(_: object, __: object, value: str | None) -> None:
 def _address(_: object, __: object, value: str | None) -> None:
     if value is None:
         return
+    from ipaddress import ip_address as parse_address  # 2 ms that many never need
+
     try:
         parse_address(value if isinstance(value, str) and "%" not in value else "")  # a zone is this machine's matter
     except ValueError:

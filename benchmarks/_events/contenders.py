@@ -66,7 +66,7 @@ class Ours(Contender):
         self._track = self.client.track_impression
 
     def prepare(self, count):
-        from moengage_personalize.core.wire import read_experiences
+        from moengage_personalize.core.wire.answers import read_experiences
 
         slots = workload.SLOTS
         pages = [read_experiences(workload.REPLY, slots).values() for _ in range(-(-count // len(slots)))]

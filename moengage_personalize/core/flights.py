@@ -59,6 +59,14 @@ class Flight:
         """The longest of the deadlines of those who wait; 0.0 if nobody does."""
         return max((ticket.deadline for ticket in self.tickets), default=0.0)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is a key that more than one ticket wants."""
+        if len(self.tickets) < 2:
+            return False
+        wanted = [key for keys in self.tickets.values() for key in keys]
+        return len(set(wanted)) < len(wanted)
+
     def __repr__(self) -> str:
         return f"<Flight {self.phase.value}, {len(self.keys)} keys, {len(self.tickets)} tickets>"
 
@@ -72,17 +80,17 @@ class Ticket:
         flights: What it boarded, and for which keys, landed ones included.
         merged: Whether it boarded a flight of somebody else's while that gathered.
         joined: Whether it boarded one in the air.
-        wake: What to do when `missing` becomes 0.
+        waiter: Whatever the fetcher wakes it by when `missing` becomes 0.
     """
 
-    __slots__ = ("deadline", "flights", "joined", "merged", "missing", "wake")
+    __slots__ = ("deadline", "flights", "joined", "merged", "missing", "waiter")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.missing = 0
         self.flights: dict[Flight, list[Key]] = {}
         self.merged = self.joined = False
-        self.wake: Callable[[], None] | None = None
+        self.waiter: Any = None
 
 
 class Boarding(Generic[T]):

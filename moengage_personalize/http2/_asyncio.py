@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import Context
+from time import monotonic
 from typing import Any, cast
 
 from ._runtime import Receiver
@@ -19,7 +20,8 @@ class AsyncioRuntime:
         self._loop = loop
         self._context = Context()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.now = loop.time
+        # asyncio's own clock is this one behind a method; other loops have clocks of their own.
+        self.now = monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
         self.waiter = loop.create_future
 
     def is_current(self) -> bool:

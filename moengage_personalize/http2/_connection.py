@@ -116,10 +116,20 @@ class Connection:
         """Whether a new exchange would have to wait for a stream."""
         return self._machine.queued > 0
 
-    def submit(self, exchange: Exchange) -> None:
-        """Take an exchange on; its waiter is woken when it has its outcome."""
+    def submit(self, exchange: Exchange, *, at_once: bool = True) -> None:
+        """Take an exchange on, which is told its outcome when it has one.
+
+        Args:
+            exchange: What is to be sent.
+            at_once: False: it leaves with the next output, or with `push`.
+        """
         self._machine.submit(exchange, self._runtime.now())
-        self._after()
+        self._after(at_once=at_once)
+
+    def push(self) -> None:
+        """Send now what was submitted."""
+        if self._machine.has_output:
+            self._flush()
 
     def abandon(self, exchange: Exchange) -> None:
         """Its caller has gone."""
@@ -257,15 +267,18 @@ class Connection:
         self._machine.lose(failure, self._runtime.now())
         self._after()
 
-    def _after(self) -> None:
-        """Whatever happened: wake who has an outcome, see to the output, the timer, and the end."""
+    def _after(self, *, at_once: bool = True) -> None:
+        """Whatever happened: tell who has an outcome, see to the output, the timer, and the end."""
         machine = self._machine
         for exchange in machine.settled():
-            self._runtime.wake(exchange.waiter)
-        if machine.has_output and not self._flush_due:
-            self._flush_due = True
-            self._runtime.soon(self._flush)
-        self._rearm()
+            if exchange.ended is not None and exchange.outcome is not None:
+                exchange.ended(exchange.outcome)
+        if at_once and not self._flush_due:
+            if machine.has_output:
+                self._flush_due = True
+                self._runtime.soon(self._flush)
+            else:
+                self._rearm()
         if self._waiters and machine.state is not State.CONNECTING:
             self._announce()
         if machine.state is State.CLOSED and not self._shut:
@@ -282,7 +295,7 @@ class Connection:
             data = self._machine.outgoing(self._runtime.now())
             if data:
                 self._write(data)
-            self._rearm()
+        self._rearm()
 
     def _write(self, data: bytes) -> None:
         if self._link is None:

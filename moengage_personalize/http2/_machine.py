@@ -394,9 +394,9 @@ class Machine:
         self._counters.goaways += 1
         self.state = State.DRAINING
         detail = f"the server said goodbye ({_name(event.code)})"
-        self._streams.move_queue(detail)
         for exchange in [each for key, each in self._streams.open.items() if key > event.last_id]:
             self._streams.ended_by_peer(exchange, Failure(Why.UNPROCESSED, detail))
+        self._streams.move_queue(detail)  # behind those, who have waited for longer
 
     def _on_news(self, news: PeerSettings | SettingsTaken | Pong, now: float) -> None:
         match news:

@@ -91,10 +91,17 @@ class Pool:
     def take(self) -> Connection:
         """For a new request: the least loaded seat's, or an empty one's if the others are full."""
         now = self.runtime.now()
+        if len(self._seats) == 1:
+            return self._seats[0].take(now)
         taken = [seat for seat in self._seats if seat.load >= 0]
         if not taken or (len(taken) < len(self._seats) and all(seat.is_full for seat in taken)):
             return next(seat for seat in self._seats if seat.load < 0).take(now)
         return min(taken, key=lambda seat: seat.load).take(now)
+
+    def push(self) -> None:
+        """Send now what was submitted without haste."""
+        for connection in self._open:
+            connection.push()
 
     async def warm_up(self) -> None:
         """Open a connection, if HTTP/2 is to be spoken and there is none.

@@ -7,9 +7,10 @@ its caller has gone, and its stream is left to finish because the budget of rese
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum, IntEnum, auto
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -97,7 +98,8 @@ class Exchange:
         lane: Whose DATA goes first.
         deadline: The total deadline, on the clock that the machine is given, in seconds.
         patience: What httpx's timeouts say.
-        waiter: The shell's own: how it wakes the caller.
+        ended: The shell's own: told the outcome, once.
+        is_back: Whether it has waited on another connection before.
     """
 
     route: Route
@@ -106,7 +108,8 @@ class Exchange:
     lane: Lane = Lane.INTERACTIVE
     deadline: float = inf
     patience: Patience = PATIENT
-    waiter: Any = None
+    ended: Callable[[Outcome], None] | None = None
+    is_back: bool = False
 
     # The machine's own from here.
     phase: Phase = Phase.QUEUED
@@ -139,6 +142,7 @@ class Exchange:
             lane=self.lane,
             deadline=self.deadline,
             patience=self.patience,
+            is_back=True,
         )
 
     def __repr__(self) -> str:

@@ -9,7 +9,6 @@ or their room is needed.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from itertools import islice
 from math import inf
 from typing import Final
@@ -21,6 +20,7 @@ from ._budget import Budget
 from ._deadlines import Deadlines
 from ._headers import RememberingEncoder
 from ._lanes import DEFAULT_WINDOW, Lanes
+from ._line import Line
 from ._stream import Exchange, Failure, Outcome, Phase, Why
 from ._terms import Counters, Limits
 
@@ -43,7 +43,7 @@ class Streams:
     def __init__(
         self, now: float, limits: Limits, counters: Counters, encoder: RememberingEncoder, out: list[bytes]
     ) -> None:
-        self.queue: OrderedDict[Exchange, None] = OrderedDict()
+        self.queue = Line()
         self.open: dict[int, Exchange] = {}  # OPEN and ABANDONED, by stream id
         self.abandoned: dict[int, Exchange] = {}  # the oldest first
         self.limit = limits.streams_at_first
@@ -83,7 +83,7 @@ class Streams:
     def enqueue(self, exchange: Exchange, patience: float, now: float) -> None:
         """Wait for a stream, for as long as `patience`, in seconds, and the deadline allow."""
         self.deadlines.set(exchange, min(exchange.deadline, now + patience))
-        self.queue[exchange] = None
+        self.queue.join(exchange)
 
     def is_ready(self, now: float) -> bool:
         """Whether somebody waits and may have a stream; makes room if it can."""
@@ -99,8 +99,8 @@ class Streams:
         return self.next_id > _HIGHEST_ID
 
     def open_next(self, now: float) -> None:
-        """Open a stream for the one that has waited longest."""
-        exchange, _ = self.queue.popitem(last=False)
+        """Open a stream for the one that is next."""
+        exchange = self.queue.next()
         exchange.stream_id = self.next_id
         self.next_id += 2
         exchange.phase, exchange.room = Phase.OPEN, self.window
@@ -166,7 +166,7 @@ class Streams:
 
     def end(self, exchange: Exchange, outcome: Outcome) -> None:
         """The one place where an exchange gets its outcome."""
-        self.queue.pop(exchange, None)
+        self.queue.leave(exchange)
         self.deadlines.discard(exchange)
         exchange.outcome, exchange.phase, exchange.chunks = outcome, Phase.ENDED, []
         self._settled.append(exchange)

@@ -26,7 +26,9 @@ class Limits:
     resets_per_second: float = 15  # … or 33 a second
     oddities: float = 2_000  # frames at once that carry nothing for us: SETTINGS, PING, empty DATA, strays
     oddities_per_second: float = 200
-    streams_at_first: int = 100  # what is opened before the peer's SETTINGS say how many may be
+    # What is opened before the peer's SETTINGS say how many may be: RFC 9113 (6.5.2) names 100 as what servers should
+    # allow at least. One that allows fewer refuses the rest, which are sent again.
+    streams_at_first: int = 100
 
 
 @define(kw_only=True)

@@ -1,8 +1,7 @@
-"""The transport: httpx's interface and a leaner one, and what is sent again.
+"""The transport: httpx's interface, and two leaner ones, of which one needs no task.
 
-The invariant: a request is sent again only if the server provably did not process it (it was never sent, is
-above a GOAWAY's last id, or got REFUSED_STREAM; three times at most), or once if it left on an idle
-connection that turned out to be closed. Which connection takes it is `_pool`'s business.
+The invariant: whichever way a request comes, it meets one outcome, `_sending`'s; nothing of httpx is made for those who
+do not ask for it. Which connection takes it is `_pool`'s business.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import random
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import inf
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -22,13 +22,10 @@ from ._content import decoded
 from ._errors import exception
 from ._headers import VARYING, HeaderError, Route, checked, literals, route
 from ._pool import Options, Pool
-from ._stream import PATIENT, Exchange, Failure, Lane, Patience, Response, Why
+from ._sending import Sending
+from ._stream import PATIENT, Exchange, Failure, Lane, Outcome, Patience, Response, Why
 from ._terms import Counters, Limits
 
-RESENDS: Final = 3
-"""How often a request that was not processed is sent again."""
-
-_MOVES: Final = 20  # how often a request that never left may move to another connection
 _ROUTES: Final = 64
 
 
@@ -173,6 +170,48 @@ class Http2Transport(httpx.AsyncBaseTransport):
             response = await fallback.exchange(exchange, varying)
         return decoded(response, self._options.limits.response_bytes)
 
+    def begin(
+        self, to: Route, body: bytes, *, ended: Callable[[Response | httpx.RequestError | None], None]
+    ) -> Sending | None:
+        """Start what `exchange` does, but without a task: whoever waits is told by a call, in the loop's thread.
+
+        It leaves with the next `push`, so that many share one write, or with whatever the connection sends before.
+
+        Args:
+            to: From `route`.
+            body: The request's body.
+            ended: Told the response, or the exception that `exchange` would have raised, or None: HTTP/2 is not to be
+                had after all, and nothing was sent. It must not raise.
+
+        Returns:
+            How to call it off. None: HTTP/1.1 is spoken, and nothing has begun.
+        """
+        pool = self._here()
+        if pool.speaks_http1():
+            return None
+
+        def told(outcome: Outcome) -> None:
+            result: Response | httpx.RequestError | None = None
+            if not isinstance(outcome, Failure):
+                try:
+                    result = decoded(outcome, self._options.limits.response_bytes)
+                except httpx.DecodingError as error:
+                    result = error
+            elif outcome.why is Why.NOT_HTTP2:
+                pool.fall_back()
+            else:
+                result = exception(outcome)
+            ended(result)
+
+        sending = Sending(Exchange(route=to, varying=_encoded((), body), body=body), pool, self._counters, told)
+        sending.leave(at_once=False)
+        return sending
+
+    def push(self) -> None:
+        """Send what has begun."""
+        if self._pool is not None:
+            self._pool.push()
+
     async def warm_up(self, url: httpx.URL | str) -> None:
         """Open the connection ahead of the first request.
 
@@ -217,28 +256,28 @@ class Http2Transport(httpx.AsyncBaseTransport):
     # ── one exchange ──────────────────────────────────────────────────────────────────────────────────────
 
     async def _multiplexed(self, exchange: Exchange, pool: Pool) -> Response | None:
-        """Send, and send again what may be. None: the server does not speak HTTP/2."""
-        left = {Why.MOVED: _MOVES, Why.UNPROCESSED: RESENDS, Why.STALE: 1}
-        while True:
-            exchange.waiter = pool.runtime.waiter()
-            connection = pool.take()
-            connection.submit(exchange)
-            try:
-                await exchange.waiter
-            except BaseException:
-                connection.abandon(exchange)
-                raise
-            outcome = exchange.outcome
-            if not isinstance(outcome, Failure):
-                return outcome
-            if outcome.why is Why.NOT_HTTP2:
-                pool.fall_back()
-                return None
-            if not left.get(outcome.why):
-                raise exception(outcome)
-            left[outcome.why] -= 1
-            self._counters.retransmitted += outcome.why is not Why.MOVED
-            exchange = exchange.again()
+        """None: the server does not speak HTTP/2."""
+        outcomes: list[Outcome] = []
+        waiter = pool.runtime.waiter()
+
+        def ended(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            pool.runtime.wake(waiter)
+
+        sending = Sending(exchange, pool, self._counters, ended)
+        sending.leave()
+        try:
+            await waiter
+        except BaseException:
+            sending.abandon()
+            raise
+        outcome = outcomes[0]
+        if not isinstance(outcome, Failure):
+            return outcome
+        if outcome.why is not Why.NOT_HTTP2:
+            raise exception(outcome)
+        pool.fall_back()
+        return None
 
     def _route_of(self, request: httpx.Request) -> tuple[list[tuple[bytes, bytes]], Route]:
         """The request's headers, divided into those that vary and a route, which is remembered."""
@@ -296,4 +335,10 @@ def _encoded(varying: Sequence[tuple[bytes, bytes]], body: bytes) -> bytes:
         extra = literals(checked(varying)) if varying else b""
     except HeaderError as error:
         raise httpx.LocalProtocolError(str(error)) from None
-    return literals(((b"content-length", b"%d" % len(body)),)) + extra if body else extra
+    return _content_length(len(body)) + extra if body else extra
+
+
+@lru_cache(1024)
+def _content_length(size: int) -> bytes:
+    """The same few sizes again and again."""
+    return literals(((b"content-length", b"%d" % size),))

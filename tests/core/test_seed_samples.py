@@ -23,9 +23,9 @@ from moengage_personalize.core.wire import (
     encode_context_of_fetch,
     fetch_body,
     fetch_fields,
-    read_error,
-    read_experiences,
 )
+from moengage_personalize.core.wire.answers import read_experiences
+from moengage_personalize.core.wire.errors import read_error
 
 # ── fetch ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

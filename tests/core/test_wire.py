@@ -22,6 +22,7 @@ from moengage_personalize import (
 )
 from moengage_personalize.core import codec, wire
 from moengage_personalize.core.buffer import Buffer
+from moengage_personalize.core.wire import answers, errors, metadata
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)))
 SCALARS = (
@@ -46,7 +47,7 @@ def reply(**experiences):
 
 
 def read(served, key="hero", **more):
-    return wire.read_experiences(json.dumps({"experiences": {key: served}} | more).encode(), [key])[key]
+    return answers.read_experiences(json.dumps({"experiences": {key: served}} | more).encode(), [key])[key]
 
 
 def decoded(value, data_type="string"):
@@ -137,7 +138,7 @@ def test_a_part_of_a_batch_holds_those_events_with_their_attributes(batch, data)
 def test_a_context_goes_back_exactly_as_it_came(back_end, context):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(codec, "_dumps", back_end[0])
-        patch.setattr(wire, "loads", back_end[1])
+        patch.setattr(answers, "loads", back_end[1])
         experience = read({"payload": {}, "experience_context": context})
         assert experience.matched
         assert experience.context == context
@@ -228,7 +229,7 @@ def test_user_identifiers_stand_beside_or_without_a_customer_id(identity):
 
 @given(
     attributes=st.dictionaries(
-        TEXT.filter(lambda name: name and name not in wire._OURS), st.booleans() | st.integers(-9, 9) | TEXT
+        TEXT.filter(lambda name: name and name not in wire.asking._OURS), st.booleans() | st.integers(-9, 9) | TEXT
     )
 )
 def test_custom_attributes_travel_at_the_top(attributes):
@@ -296,7 +297,7 @@ def test_custom_attributes_travel_at_the_top(attributes):
 )
 @pytest.mark.parametrize("loads", [loads for _, loads in BACK_ENDS], ids=["orjson", "stdlib"])
 def test_a_value_is_decoded_by_its_data_type(monkeypatch, loads, value, data_type, expected):
-    monkeypatch.setattr(wire, "loads", loads)
+    monkeypatch.setattr(answers, "loads", loads)
     found = decoded(value, data_type)
     assert found == expected
     assert type(found) is type(expected)
@@ -346,14 +347,14 @@ def test_every_key_that_was_asked_has_an_entry_and_none_else():
     body = reply(
         hero={"payload": {}, "experience_context": CONTEXT}, other={"payload": {}, "experience_context": CONTEXT}
     )
-    found = wire.read_experiences(body, ["hero", "Hero", "missing"])
+    found = answers.read_experiences(body, ["hero", "Hero", "missing"])
     assert {key: entry.reason for key, entry in found.items()} == {
         "hero": Reason.MATCHED,
         "Hero": Reason.NO_MATCH,
         "missing": Reason.NO_MATCH,
     }
-    assert list(wire.read_experiences(body, None)) == ["hero", "other"]
-    assert wire.read_experiences(reply(), ["hero"])["hero"].reason is Reason.NO_MATCH
+    assert list(answers.read_experiences(body, None)) == ["hero", "other"]
+    assert answers.read_experiences(reply(), ["hero"])["hero"].reason is Reason.NO_MATCH
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ def test_every_key_that_was_asked_has_an_entry_and_none_else():
 )
 def test_failures_become_the_reason_of_the_keys_they_name(named, reason):
     body = {"experiences": {}, "failures": [{"reason": named, "experienceKeys": ["hero", "spare"], "message": "m"}]}
-    found = wire.read_experiences(json.dumps(body).encode(), ["hero", "other"])
+    found = answers.read_experiences(json.dumps(body).encode(), ["hero", "other"])
     assert {key: entry.reason for key, entry in found.items()} == {"hero": reason, "other": Reason.NO_MATCH}
 
 
@@ -408,9 +409,9 @@ def test_odd_failures_are_passed_over(failures):
 )
 @pytest.mark.parametrize("loads", [loads for _, loads in BACK_ENDS], ids=["orjson", "stdlib"])
 def test_a_reply_that_cannot_be_read_says_so_and_shows_nothing(monkeypatch, loads, body, message):
-    monkeypatch.setattr(wire, "loads", loads)
+    monkeypatch.setattr(answers, "loads", loads)
     with pytest.raises(BadReplyError) as caught:
-        wire.read_experiences(body, ["hero"])
+        answers.read_experiences(body, ["hero"])
     assert str(caught.value) == message
 
 
@@ -441,36 +442,37 @@ ODD = st.recursive(
 def test_whatever_json_the_reply_is_reading_it_raises_nothing_but_bad_reply(loads, body):
     data = json.dumps(body).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "loads", loads)
+        patch.setattr(answers, "loads", loads)
+        patch.setattr(errors, "loads", loads)
         for keys in (["hero"], None):
             try:
-                found = wire.read_experiences(data, keys)
+                found = answers.read_experiences(data, keys)
             except BadReplyError:
                 continue
             for entry in found.values():
                 wire.context_of(entry)
                 assert entry.get("it", 1.5) is not None
         with contextlib.suppress(BadReplyError):
-            wire.read_metadata(data)
-        wire.read_error(data, data)
+            metadata.read_metadata(data)
+        errors.read_error(data, data)
 
 
 @given(body=st.binary(max_size=40))
 def test_whatever_bytes_the_reply_is_reading_it_raises_nothing_but_bad_reply(body):
-    for reading in (lambda: wire.read_experiences(body, None), lambda: wire.read_metadata(body)):
+    for reading in (lambda: answers.read_experiences(body, None), lambda: metadata.read_metadata(body)):
         with contextlib.suppress(BadReplyError):
             reading()
-    assert wire.read_error(body, b"{}") is not None
+    assert errors.read_error(body, b"{}") is not None
 
 
 @pytest.mark.parametrize("loads", [loads for _, loads in BACK_ENDS], ids=["orjson", "stdlib"])
 def test_numbers_beyond_a_double_make_a_bad_reply_or_an_undecodable_variable(monkeypatch, loads):
-    monkeypatch.setattr(wire, "loads", loads)
+    monkeypatch.setattr(answers, "loads", loads)
     served = {"payload": {"it": {"value": "1" + "0" * 400, "data_type": "float"}}, "experience_context": CONTEXT}
     assert read(served).undecodable == {"it": "not JSON"}
     body = json.dumps({"experiences": {"hero": served}}).replace('"1000', "1000").replace('0", "data', '0, "data')
     with pytest.raises(BadReplyError):
-        wire.read_experiences(body.encode(), ["hero"])
+        answers.read_experiences(body.encode(), ["hero"])
 
 
 # ── metadata ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -486,7 +488,7 @@ def test_numbers_beyond_a_double_make_a_bad_reply_or_an_undecodable_variable(mon
     ],
 )
 def test_metadata_is_asked_by_status(statuses, query):
-    assert wire.metadata_target(statuses) == f"/v1/experiences/metadata{query}"
+    assert metadata.metadata_target(statuses) == f"/v1/experiences/metadata{query}"
 
 
 def test_metadata_is_read_by_key():
@@ -494,30 +496,30 @@ def test_metadata_is_read_by_key():
         {"experience_name": "Hero", "experience_key": "home-hero", "status": "Active"},
         {"experience_name": "Old", "experience_key": "old", "status": "Archived", "new": 1},
     ]
-    found = wire.read_metadata(json.dumps({"metadata": {"count": 7, "experiences": entries, "x": 1}}).encode())
+    found = metadata.read_metadata(json.dumps({"metadata": {"count": 7, "experiences": entries, "x": 1}}).encode())
     assert dict(found) == {
         "home-hero": ExperienceMetadata(name="Hero", key="home-hero", status="Active"),
         "old": ExperienceMetadata(name="Old", key="old", status="Archived"),
     }
     assert (found.count, len(found), repr(found)) == (7, 2, "<ExperiencesMetadata of 7>")
-    assert wire.read_metadata(b'{"metadata":{"experiences":[]}}').count == 0
+    assert metadata.read_metadata(b'{"metadata":{"experiences":[]}}').count == 0
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"metadata":[]}', b'{"metadata":{"experiences":[{"experience_key":"x"}]}}'])
 def test_metadata_of_another_shape_is_a_bad_reply(body):
     with pytest.raises(BadReplyError, match=r"^the metadata cannot be read \(\w+\)$"):
-        wire.read_metadata(body)
+        metadata.read_metadata(body)
 
 
 def test_the_applications_own_cattrs_hooks_do_not_touch_the_metadata():
     import cattrs
 
-    hook = cattrs.global_converter.get_structure_hook(wire._MetadataReply)
-    cattrs.register_structure_hook(wire._MetadataReply, lambda *_: "theirs")
+    hook = cattrs.global_converter.get_structure_hook(metadata._MetadataReply)
+    cattrs.register_structure_hook(metadata._MetadataReply, lambda *_: "theirs")
     try:
-        assert wire.read_metadata(b'{"metadata":{"experiences":[]}}').count == 0
+        assert metadata.read_metadata(b'{"metadata":{"experiences":[]}}').count == 0
     finally:
-        cattrs.register_structure_hook(wire._MetadataReply, hook)
+        cattrs.register_structure_hook(metadata._MetadataReply, hook)
 
 
 # ── what an error says ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -536,7 +538,7 @@ SENT = json.dumps(
 
 
 def error_text(text, sent=SENT):
-    return wire.read_error(json.dumps({"description": text}).encode(), sent).description
+    return errors.read_error(json.dumps({"description": text}).encode(), sent).description
 
 
 @pytest.mark.parametrize(
@@ -594,7 +596,7 @@ def test_a_customer_id_is_never_repeated(customer_id):
     sent = codec.encode({"customer_id": customer_id}, "it")
     upper = customer_id.upper() if customer_id.isascii() else customer_id
     for spelling in (customer_id, upper, f"<{customer_id}>", customer_id[: len(customer_id) // 2 + 4]):
-        assume(spelling.strip("<>") not in wire._VOCABULARY)
+        assume(spelling.strip("<>") not in errors._VOCABULARY)
         assert spelling not in error_text(f"the id {spelling} is bad", sent)
 
 
@@ -618,13 +620,13 @@ def test_a_customer_id_is_never_repeated(customer_id):
     ],
 )
 def test_an_error_is_read_in_each_of_its_shapes(body, title, description, code):
-    found = wire.read_error(json.dumps(body).encode(), b"")
+    found = errors.read_error(json.dumps(body).encode(), b"")
     assert (found.title, found.description, found.code) == (title, description, code)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>502 Bad Gateway</html>", b"\xff\xfe", b"[" * 100_000])
 def test_an_error_that_is_no_json_says_nothing(body):
-    assert wire.read_error(body, SENT) == wire.ErrorText()
+    assert errors.read_error(body, SENT) == errors.ErrorText()
 
 
 # ── what an Experience hands out ─────────────────────────────────────────────────────────────────────────────────────

@@ -243,10 +243,10 @@ async def test_no_customer_id_outlives_its_request():
         await client.fetch("a", customer_id="john@example.com")
         fetcher = client._engine.fetcher
         assert "john@example.com" not in repr(
-            [fetcher._cache._entries, fetcher._cache._persons, fetcher.flights._carrying]
+            [fetcher.kept._cache._entries, fetcher.kept._cache._persons, fetcher.flights._carrying]
         )
-        assert len(fetcher._cache) == 1
-        assert not fetcher._aloft
+        assert len(fetcher.kept._cache) == 1
+        assert not fetcher.tower.aloft
 
 
 async def test_what_was_cached_can_be_tracked():

@@ -463,6 +463,27 @@ def test_requests_beyond_the_limit_wait_in_order():
     assert [lab.bodies[stream] for stream in (1, 3, 5, 7)] == [b"0", b"1", b"2", b"4"]
 
 
+def test_who_comes_back_from_another_connection_goes_before_newcomers():
+    former = Lab(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 3})
+    sent = [former.send(b"%d" % at) for at in range(5)]
+    former.goaway(1)
+    settled = [each for each in former.settled if each is not sent[0]]
+    assert [each.body for each in settled] == [b"1", b"2", b"3", b"4"]  # the unprocessed, then who never left
+    lab = Lab(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+    lab.send(b"busy")
+    newcomers = [lab.submit(b"new %d" % at) for at in range(2)]
+    back = [each.again() for each in settled]
+    for each in back:
+        lab.machine.submit(each, lab.now)
+    lab.machine.abandon(back[1], lab.now)
+    lab.machine.abandon(newcomers[0], lab.now)
+    assert lab.machine.queued == 4
+    lab.turn()
+    for stream in (1, 3, 5, 7, 9):
+        lab.answer(stream)
+    assert [lab.bodies[stream] for stream in (1, 3, 5, 7, 9)] == [b"busy", b"1", b"3", b"4", b"new 1"]
+
+
 def test_each_waits_within_its_own_deadline():
     lab = Lab(settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1})
     first = lab.send()

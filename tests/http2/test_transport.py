@@ -369,10 +369,13 @@ def test_a_second_connection_is_opened_only_if_asked_for_and_needed(run):
                 async with transport(connections=connections) as client:
                     await client.warm_up(server.origin)
                     await get(client, server)
+                    already = server.paths.count("/hang")
                     async with anyio.create_task_group() as group:
-                        for _ in range(4):
+                        for number in range(4):
                             group.start_soon(get, client, server, "/hang")
                             await anyio.sleep(0.005)
+                            while server.paths.count("/hang") - already < min(number + 1, 2):
+                                await anyio.sleep(0.001)  # that it is under way, and does not make the first look full
                         await get(client, server, "/echo", deadline=inf) if connections == 2 else None
                         assert client.stats().connections_opened == opened
                         group.cancel_scope.cancel()

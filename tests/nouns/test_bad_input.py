@@ -33,8 +33,8 @@ from moengage_personalize.core.wire import (
     encode_context,
     encode_context_of_fetch,
     fetch_fields,
-    metadata_target,
 )
+from moengage_personalize.core.wire.metadata import metadata_target
 
 CONTEXT = dict.fromkeys("cid experience moe_locale_id moe_variation_id audience_name audience_id".split(), "x")
 SURROGATE = "secret\ud800"

@@ -112,7 +112,7 @@ async def test_an_attempt_storm_leaves_no_request_behind():
         await asyncio.gather(*(client.fetch("home-hero", customer_id=f"person-{n}", deadline=0.1) for n in range(50)))
         await asyncio.sleep(0.1)
         assert client._engine.fetcher.flights.in_flight == 0
-        assert not client._engine.fetcher._aloft
+        assert not client._engine.fetcher.tower.aloft
 
 
 # ── below HTTP ───────────────────────────────────────────────────────────────────────────────────────────────────────
