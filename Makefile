@@ -7,7 +7,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 PIP := -m pip --quiet --quiet --disable-pip-version-check   # errors are shown, warnings are not
-PACKAGE := $(shell find moengage_personalize -name __pycache__ -prune -o -print) pyproject.toml README.md LICENSE
+PACKAGE := $(shell find moengage_personalize -name __pycache__ -prune -o -print) _moengage_personalize_pytest.py pyproject.toml README.md LICENSE
 EXTRAS := [cli,emulator,fastapi,orjson,starlette,uvloop]
 COVERAGE_FLOOR := 94
 
@@ -48,7 +48,7 @@ lint: $(VENV)/.test ## Ruff, mypy --strict, and pyright on the typed public API
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@echo '── mypy'
-	@$(BIN)/mypy --no-error-summary moengage_personalize examples .ci $(wildcard tests/typing)
+	@$(BIN)/mypy --no-error-summary moengage_personalize _moengage_personalize_pytest.py examples .ci $(wildcard tests/typing)
 	@if [ -d tests/typing ]; then echo '── pyright' && $(BIN)/pyright --pythonpath $(BIN)/python; fi
 
 # pytest's status 5, "no tests", is an error as soon as one test is marked.

@@ -27,6 +27,7 @@ from uuid import UUID
 
 import httpx
 
+from ._ambient import current_request
 from ._config import (
     ApiKey,
     BatchPolicy,
@@ -212,6 +213,7 @@ class AsyncPersonalizeClient:
         user_identifiers: Mapping[str, str] | None = None,
         session: InSession | None = None,
         attributes: Mapping[str, str | float | bool] | None = None,
+        ambient: bool = True,
         deadline: float | None = None,
         on_error: OnError | None = None,
     ) -> Experiences:
@@ -223,6 +225,8 @@ class AsyncPersonalizeClient:
             user_identifiers: For Identity Resolution, such as `{"u_em": …}`; used if the customer id is unknown.
             session: Day, hour, address and user agent.
             attributes: Custom in-session attributes, by the names of the dashboard's query parameters.
+            ambient: Whether what `current_request` says of the visitor is sent along, where `session` and `attributes`
+                say nothing, field by field.
             deadline: Seconds for everything; None takes the policy's.
             on_error: `"default"` or `"raise"`; None takes the policy's.
 
@@ -234,7 +238,7 @@ class AsyncPersonalizeClient:
         try:
             question = Question(
                 check_keys(keys),
-                self._context(customer_id, user_identifiers, session=session, attributes=attributes),
+                self._context(customer_id, user_identifiers, session=session, attributes=attributes, ambient=ambient),
                 customer_id,
             )
         except PersonalizeError as error:
@@ -250,13 +254,16 @@ class AsyncPersonalizeClient:
         user_identifiers: Mapping[str, str] | None = None,
         session: InSession | None = None,
         attributes: Mapping[str, str | float | bool] | None = None,
+        ambient: bool = True,
         deadline: float | None = None,
         on_error: OnError | None = None,
     ) -> Experiences:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
         try:
             question = Question(
-                None, self._context(customer_id, user_identifiers, session=session, attributes=attributes), customer_id
+                None,
+                self._context(customer_id, user_identifiers, session=session, attributes=attributes, ambient=ambient),
+                customer_id,
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -319,17 +326,20 @@ class AsyncPersonalizeClient:
         *,
         session: InSession | None,
         attributes: Mapping[str, Any] | None,
+        ambient: bool,
     ) -> bytes:
         if customer_id is not None:
             warn_if_reserved(check_customer_id(customer_id))
         if session is not None and not isinstance(session, InSession):
             raise InvalidInputError("session must be an InSession")
+        request = current_request.get() if ambient else None
         return fetch_context(
             customer_id=customer_id,
             user_identifiers=None if user_identifiers is None else check_user_identifiers(user_identifiers),
             session=session,
             attributes=attributes,
             identity=self._policies.fetching.identity,
+            below=None if request is None else request.fields,
         )
 
     async def _ask(self, question: Question, deadline: float | None, on_error: OnError | None) -> Experiences:
@@ -648,7 +658,10 @@ class AsyncPersonalizeClient:
         except RuntimeError:
             running = None
         if running is not self._loop:
-            raise UsageError("the client was opened in another event loop: open one in each")
+            raise UsageError(
+                "the client was opened in another event loop: open one in each, or call it in its own; from a thread"
+                " that is anyio.from_thread.run(client.fetch, …)"
+            )
 
     def __repr__(self) -> str:
         if not hasattr(self, "_buffer"):

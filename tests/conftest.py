@@ -8,6 +8,9 @@ import uvloop
 from hypothesis import HealthCheck, settings
 from support.clock import JumpingLoop
 
+# The second as an installed wheel brings it; named here for those who run the tests against the sources.
+pytest_plugins = ["pytester", "_moengage_personalize_pytest"]
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

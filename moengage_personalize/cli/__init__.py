@@ -1,24 +1,17 @@
 """The command line, `moengage-personalize`.
 
-Theory: a dispatcher. Each command is a function of another part of the package that takes the rest of the arguments and
-returns an exit status; this only finds it. Commands are imported when they are named: `--version` needs no extra.
+Theory: each command is a module of its own, which is imported when it is named, and imports what it needs when it runs;
+so `--help` costs click alone. `_app` finds the commands and maps what they raise to exit codes (`_ending`).
 
-Invariant: whatever a command prints, and its exit status, are the command's own.
+Invariants: results go to stdout, everything else to stderr. Only the public API is used. Ids, payloads and credentials
+are shown to nobody who has not asked for them by an option; credentials never.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Sequence
-
-from .._version import __version__
-
-_EPILOG = """\
-Start here, without a MoEngage account:
-  moengage-personalize emulator          serves an emulator and prints the environment variables that point to it
-  moengage-personalize emulator --help   its options
-  moengage-personalize codegen --help    typed keys and classes for the experiences of your workspace
-"""
+from importlib.util import find_spec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,28 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: What follows the program's name; by default the process's.
     """
-    parser = argparse.ArgumentParser(
-        prog="moengage-personalize",
-        description="Unofficial client for MoEngage Personalize.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    # Its own parser has the options, `--help` included.
-    commands.add_parser("emulator", help="an emulator of MoEngage Personalize, on this machine", add_help=False)
-    commands.add_parser("codegen", help="a typed module of the workspace's experiences", add_help=False)
-    options, rest = parser.parse_known_args(arguments)
-    if options.command is None:
-        if rest:
-            parser.error(f"there is no command, and {rest[0]} is none")
-        parser.print_help()
-        return 0
-    # Late: `--version` needs none of them.
-    if options.command == "codegen":
-        from .codegen import main as codegen
+    if missing := [name for name in ("click", "rich") if find_spec(name) is None]:
+        needs = " and ".join(missing)
+        print(f'moengage-personalize needs {needs}: pip install "moengage-personalize[cli]"', file=sys.stderr)
+        return 2
+    from ._app import app  # click is an extra
 
-        return codegen(rest)
-    from ..emulator import main as emulator
-
-    return emulator(rest)
+    try:
+        app.main(args=None if arguments is None else list(arguments), prog_name="moengage-personalize")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)

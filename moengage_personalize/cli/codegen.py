@@ -10,18 +10,22 @@ module. It contains names and types, and no value.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import keyword
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from moengage_personalize import AsyncPersonalizeClient, Experiences, PersonalizeError
-from moengage_personalize._decode import fold  # what is generated must be what is found
+import click
+
+from ._ending import NEGATIVE, end
+from ._options import pair
+
+if TYPE_CHECKING:
+    from moengage_personalize import Experiences
 
 _HEAD = '''"""The experiences of a MoEngage workspace. Written by `moengage-personalize codegen`: do not edit."""
 
@@ -31,38 +35,49 @@ import attrs
 '''
 
 
+@click.command(
+    "codegen",
+    epilog="Workspace and key come from MOENGAGE_WORKSPACE_ID, MOENGAGE_PERSONALIZE_API_KEY, MOENGAGE_DATA_CENTER.",
+    short_help="Write a typed module of the workspace's experiences.",
+)
+@click.option("--customer-id", help="Whose sample; by default nobody's: what all users get.")
+@click.option("--attribute", type=pair, multiple=True, metavar="NAME=VALUE", help="In-session attribute; repeatable.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file; by default it is printed.")
+def codegen_command(*, customer_id: str | None, attribute: tuple[tuple[str, str], ...], output: Path | None) -> None:
+    """Write a Python module with the workspace's experience keys as literals, and an attrs class per experience.
+
+    The fields of a class are those of a sample that is fetched.
+    """
+    from moengage_personalize import PersonalizeError
+
+    try:
+        module = asyncio.run(_ask(customer_id, dict(attribute)))
+    except PersonalizeError as error:
+        click.echo(f"moengage-personalize codegen: {error}", err=True)
+        end(NEGATIVE)
+    else:
+        if output is None:
+            click.echo(module, nl=False)
+        else:
+            output.write_text(module, encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status.
 
     Args:
         arguments: What follows `codegen`; by default the process's.
     """
-    parser = argparse.ArgumentParser(
-        prog="moengage-personalize codegen",
-        description="Writes a Python module with the workspace's experience keys as literals, and an attrs class per"
-        " experience, whose fields are those of a sample that is fetched.",
-        epilog="Workspace and key come from MOENGAGE_WORKSPACE_ID, MOENGAGE_PERSONALIZE_API_KEY, MOENGAGE_DATA_CENTER.",
-    )
-    parser.add_argument("--customer-id", help="whose sample; by default nobody's: what all users get")
-    parser.add_argument("--attribute", action="append", default=[], metavar="NAME=VALUE", help="in-session attribute")
-    parser.add_argument("--output", type=Path, help="the file; by default the module is printed")
-    options = parser.parse_args(arguments)
-    if not all("=" in each for each in options.attribute):
-        parser.error("--attribute must look like NAME=VALUE")
-    attributes = dict(each.split("=", 1) for each in options.attribute)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        module = asyncio.run(_ask(options.customer_id, attributes))
-    except PersonalizeError as error:
-        print(f"moengage-personalize codegen: {error}", file=sys.stderr)
-        return 1
-    if options.output is None:
-        print(module, end="")
-    else:
-        options.output.write_text(module, encoding="utf-8")
-    return 0
+        codegen_command.main(args=list(given), prog_name="moengage-personalize codegen")
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
 
 
 async def _ask(customer_id: str | None, attributes: Mapping[str, str]) -> str:
+    from moengage_personalize import AsyncPersonalizeClient
+
     async with AsyncPersonalizeClient() as client:
         metadata = await client.metadata()
         sample: Mapping[str, Any] = {}
@@ -99,6 +114,8 @@ def write(keys: Iterable[str], sample: Experiences | Mapping[str, Any]) -> str:
 
 
 def _class(name: str, constant: str, payload: Mapping[str, Any]) -> str:
+    from moengage_personalize._decode import fold  # what is generated must be what is found
+
     fields: dict[str, str] = {}
     for variable in sorted(payload, key=lambda name: (name != _field_name(name), name)):  # as `decode` chooses
         if field := _field_name(variable):

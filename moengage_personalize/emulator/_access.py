@@ -66,20 +66,20 @@ class Access:
         """Lets a request in.
 
         Raises:
-            Refusal: 404 and 405 for what is no endpoint, then the documented 401 and 400.
+            Refusal: 404 and 405 for what is no endpoint, then the documented 400 and 401.
         """
         if request.path not in _ENDPOINTS:
             raise Refusal(404, "Request Error", "No such endpoint")
         method = _ENDPOINTS[request.path][1]
         if request.method != method:
             raise Refusal(405, "Request Error", f"Use {method}", headers=((b"allow", method.encode()),))
-        given = request.headers.get(b"authorization", b"")
-        if given != self._authorization and not self._means_the_same(given):
-            raise answered(401)
-        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():
+        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():  # first: whose key is to be compared?
             if self._reading is Reading.SEED:
                 raise Refusal(401, "Authentication required", _WRONG_APP_KEY)
             raise Refusal(400, "Request Error", _WRONG_APP_KEY)
+        given = request.headers.get(b"authorization", b"")
+        if given != self._authorization and not self._means_the_same(given):
+            raise answered(401)
 
     def _means_the_same(self, authorization: bytes) -> bool:
         """Whether a header that is not written as we would write it carries our credentials."""

@@ -3,6 +3,7 @@
 `DiskSpool(directory)` keeps a journal in memory-mapped files. What `append` answered with a ticket survives
 `kill -9`; what `sync` covered survives a power cut; the next process that opens the directory hands out again
 what was not settled, with the same UUIDs, byte for byte. `Spool` is the protocol that it fulfils, for others.
+`inspect_spool(directory)` looks at one from outside.
 
 It must be on a local disk of a POSIX system. A file system that copies on write (Btrfs, ZFS) may still run
 out of room under a preallocated mapping; put the spool on one that overwrites in place, or leave it room.
@@ -18,6 +19,7 @@ from ._errors import (
     SpoolFullError,
     SpoolSyncError,
 )
+from ._inspection import SpoolFile, SpoolInspection, inspect_spool
 from ._nouns import DeadLetter, Entry, ForgetReceipt, Spool, SpoolStats, Ticket
 
 __all__ = [
@@ -30,9 +32,12 @@ __all__ = [
     "SpoolClosedError",
     "SpoolDirectoryError",
     "SpoolError",
+    "SpoolFile",
     "SpoolFormatError",
     "SpoolFullError",
+    "SpoolInspection",
     "SpoolStats",
     "SpoolSyncError",
     "Ticket",
+    "inspect_spool",
 ]

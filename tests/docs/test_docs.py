@@ -19,7 +19,8 @@ from moengage_personalize import (
 )
 
 README = ROOT / "README.md"
-OWN_TESTS = {"fetching.md"}  # tests/fetching/test_docs.py runs it against scripted answers
+# tests/fetching/test_docs.py runs the one against scripted answers, tests/testkit/test_docs.py the other as a suite
+OWN_TESTS = {"fetching.md", "testing.md"}
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -40,10 +41,24 @@ async def test_its_python_runs(page, emulated):
     assert client.last_report.pending == client.last_report.dropped == 0
 
 
-def test_the_twenty_lines_of_the_readme_are_the_example():
-    example = (ROOT / "examples/fastapi_app.py").read_text(encoding="utf-8")
-    code = example.split('"""\n', 1)[1].strip()
-    assert [snippet for snippet in snippets(README) if snippet.text.strip() == code]
+@pytest.mark.parametrize(
+    ("page", "example"),
+    [("README.md", "fastapi_app"), ("docs/workers.md", "arq_worker"), ("docs/workers.md", "taskiq_worker")],
+)
+def test_an_example_stands_in_the_docs_as_it_runs(page, example):
+    code = (ROOT / f"examples/{example}.py").read_text(encoding="utf-8").split('"""\n', 1)[1].strip()
+    assert [snippet for snippet in snippets(ROOT / page) if snippet.text.strip() == code]
+
+
+def test_the_twenty_lines_are_no_more():
+    lines = (ROOT / "examples/fastapi_app.py").read_text(encoding="utf-8").split('"""\n', 1)[1].splitlines()
+    assert len([line for line in lines if line and not line.startswith(("from ", "import "))]) <= 20
+
+
+def test_the_tests_that_the_readme_shows_are_run():
+    example = (ROOT / "examples/test_fastapi_app.py").read_text(encoding="utf-8")
+    (shown,) = [snippet.text.strip() for snippet in snippets(README) if "personalize_fake" in snippet.text]
+    assert shown in example
 
 
 @by_name
@@ -62,7 +77,7 @@ def test_every_make_target_that_it_names_exists(page):
 
 def test_the_readme_lists_every_policy_with_its_default():
     rows = re.findall(r"^\| `(\w+)\.(\w+)` \| `([^`]+)` \|", README.read_text(encoding="utf-8"), re.MULTILINE)
-    policies = [value for name, value in vars(moengage_personalize).items() if name.endswith("Policy")]
+    policies = [getattr(moengage_personalize, name) for name in moengage_personalize.__all__ if name.endswith("Policy")]
     assert {FetchPolicy, BatchPolicy, RetryPolicy} <= set(policies)
     fields = {(policy.__name__, field.name, field.default) for policy in policies for field in attrs.fields(policy)}
     assert sorted(rows) == sorted((owner, name, shown(default)) for owner, name, default in fields)

@@ -47,6 +47,12 @@ def test_a_missing_or_unknown_app_key_is_a_400(path, body, wrong):
     assert "MOE-APPKEY" in said(reply)["description"]
 
 
+def test_an_unknown_app_key_is_a_400_whatever_the_credentials():
+    reply = ask(emulator(), "metadata", authorization=basic("OTHER:demo-key"), moe_appkey=b"OTHER")
+    assert reply.status == 400
+    assert "MOE-APPKEY" in said(reply)["description"]
+
+
 def test_the_older_document_has_a_401_for_a_wrong_app_key():
     assert ask(emulator(identity="flat"), "fetch", {}, moe_appkey=b"OTHER").status == 401
 

@@ -13,7 +13,6 @@ from emulator.kit import action, element, events, uuid4
 from moengage_personalize.emulator import EmulatorProcess
 
 pytestmark = pytest.mark.conformance
-pytest_plugins = ["moengage_personalize.emulator.fixtures"]
 
 
 def client(server, **options):
@@ -32,33 +31,33 @@ def report(server, *actions, http2=True):
         return http.post("/v1/experiences/events", json=events(element(*actions)))
 
 
-def test_a_synchronous_test_meets_the_emulator_in_a_thread(emulator, emulator_server):
-    assert report(emulator_server, action()).status_code == 200
-    assert emulator.ledger.counts.accepted == 1
-    emulator.trouble(status=503)
-    assert report(emulator_server, action()).status_code == 503
+def test_a_synchronous_test_meets_the_emulator_in_a_thread(personalize_emulator, personalize_emulator_server):
+    assert report(personalize_emulator_server, action()).status_code == 200
+    assert personalize_emulator.ledger.counts.accepted == 1
+    personalize_emulator.trouble(status=503)
+    assert report(personalize_emulator_server, action()).status_code == 503
 
 
-def test_trouble_from_the_thread_of_the_test_reaches_the_server(emulator, emulator_server):
-    emulator.trouble(outage=True, duration=0.3)
-    while not emulator_server.is_out:
+def test_trouble_from_the_thread_of_the_test_reaches_the_server(personalize_emulator, personalize_emulator_server):
+    personalize_emulator.trouble(outage=True, duration=0.3)
+    while not personalize_emulator_server.is_out:
         time.sleep(0.01)
     with pytest.raises(httpx.ConnectError):
-        report(emulator_server, action())
-    while emulator_server.is_out:
+        report(personalize_emulator_server, action())
+    while personalize_emulator_server.is_out:
         time.sleep(0.02)
-    assert report(emulator_server, action()).status_code == 200
+    assert report(personalize_emulator_server, action()).status_code == 200
 
 
-def test_an_emulator_in_a_process_is_read_and_troubled_from_outside(emulator_process):
-    assert emulator_process.environment["MOENGAGE_WORKSPACE_ID"] == "DEMO_WORKSPACE"
-    assert report(emulator_process, action()).status_code == 200
-    assert emulator_process.counts()["accepted"] == 1
-    assert len(emulator_process.ledger()["events"]) == 1
-    emulator_process.trouble(status=503)
-    assert report(emulator_process, action()).status_code == 503
-    emulator_process.calm()
-    assert report(emulator_process, action()).status_code == 200
+def test_an_emulator_in_a_process_is_read_and_troubled_from_outside(personalize_emulator_process):
+    assert personalize_emulator_process.environment["MOENGAGE_WORKSPACE_ID"] == "DEMO_WORKSPACE"
+    assert report(personalize_emulator_process, action()).status_code == 200
+    assert personalize_emulator_process.counts()["accepted"] == 1
+    assert len(personalize_emulator_process.ledger()["events"]) == 1
+    personalize_emulator_process.trouble(status=503)
+    assert report(personalize_emulator_process, action()).status_code == 503
+    personalize_emulator_process.calm()
+    assert report(personalize_emulator_process, action()).status_code == 200
 
 
 def test_a_killed_emulator_comes_back_with_its_ledger_its_port_and_its_authority(tmp_path):

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from fastapi_app import app
+from support.moengage import MoEngage, make_client
 
 from moengage_personalize import Condition
 from moengage_personalize.emulator import Trouble
@@ -28,6 +29,19 @@ async def test_the_page_is_personalised_and_its_impression_arrives(emulated):
         page = await http.get("/")
     assert re.search("<h1>(Made to be worn for years|New this week)</h1>", page.text)
     assert (emulated.ledger.counts.impressions, emulated.ledger.counts.clicks) == (1, 0)
+
+
+async def test_what_the_request_says_of_the_visitor_is_sent_along():
+    moengage = MoEngage()
+    app.state.personalize = make_client(moengage)
+    try:
+        async with app.state.personalize, browser() as http:
+            await http.get("/?utm_source=mail&page=2", headers={"User-Agent": "Phone"})
+    finally:
+        del app.state.personalize
+    asked = moengage.requests[0][1]
+    assert {name for name in asked if name[0].isupper() or name == "page"} == {"USER_AGENT"}
+    assert (asked["USER_AGENT"], asked["utm_source"]) == ("Phone", "mail")
 
 
 async def test_a_click_arrives_with_the_context_that_was_served(emulated):

@@ -5,6 +5,7 @@ import os
 import pickle
 import random
 import re
+import sys
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
@@ -84,7 +85,7 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn():
     for kind, bases in TREE.items():
         assert kind.__bases__ == bases
         assert kind.retryable is (kind in RETRYABLE)
-        assert kind.__name__ in moengage_personalize._errors.__doc__
+        assert kind.__name__ in sys.modules[kind.__module__].__doc__
     assert PersonalizeError.retryable is False
 
 

@@ -42,7 +42,11 @@ def test_the_package_under_test_is_the_installed_one():
 def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
     files = (path for path in (ROOT / "moengage_personalize").rglob("*") if path.is_file())
-    assert shipped == {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+    package = {str(path.relative_to(ROOT)) for path in files if path.suffix != ".pyc"}
+    assert shipped == {
+        *package,
+        "_moengage_personalize_pytest.py",
+    }  # the plugin: pytest imports it, and not the package
     assert {path.rpartition("/")[2] for path in shipped} >= {"py.typed", "demo.toml"}
 
 
@@ -66,9 +70,35 @@ def test_every_requirement_has_a_lower_bound_that_make_lowest_runs_with(metadata
     assert "anyio==4.10" in bounds
 
 
+PLUGIN = "_moengage_personalize_pytest"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "outcome"),
+    [
+        ([], {"passed": 1}),
+        (["-p", PLUGIN], {"passed": 1}),  # named once more, it is loaded once
+        (["-p", f"no:{PLUGIN}"], {"errors": 1}),
+    ],
+    ids=["as installed", "named twice", "unwanted"],
+)
+def test_pytest_has_its_fixtures_unless_it_is_told_otherwise(pytester, arguments, outcome):
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile("def test_it(personalize_fake):\n    personalize_fake.assert_nothing_tracked()")
+    pytester.runpytest_subprocess("-p", "no:schemathesis", "-p", "no:hypothesispytest", *arguments).assert_outcomes(
+        **outcome
+    )
+
+
 def test_importing_the_package_needs_no_extra_and_is_lean():
     # What an extra brings, and what takes long to import, is loaded by those who use it.
-    late = "trustme cryptography uvloop fastapi starlette trio cattrs moengage_personalize.emulator".split()
-    code = f"import sys, moengage_personalize; print(*[name for name in {late} if name in sys.modules])"
+    late = (
+        "trustme cryptography uvloop fastapi starlette trio cattrs pytest click rich"
+        " moengage_personalize.emulator moengage_personalize.testing moengage_personalize.cli"
+    ).split()
+    code = (
+        "import sys; from moengage_personalize import AsyncPersonalizeClient;"
+        f" print(*[name for name in {late} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -49,13 +49,22 @@ def fetch_context(
     session: InSession | None,
     attributes: Mapping[str, Any] | None,
     identity: Identity,
+    below: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Returns everything of a fetch body but its keys, so that equal questions give equal bytes.
+
+    Args:
+        customer_id: Left out: anonymous.
+        user_identifiers: For Identity Resolution.
+        session: The four in-session attributes.
+        attributes: Custom in-session attributes.
+        identity: Where the ids go.
+        below: Members that are sent where the others say nothing.
 
     Raises:
         InvalidInputError: See `fetch_fields`; or it is no JSON.
     """
-    if session is None and not attributes and user_identifiers is None and customer_id is not None:
+    if not below and session is None and not attributes and user_identifiers is None and customer_id is not None:
         known = encode(customer_id, "the fetch request")  # the usual question, without the detour
         match identity:
             case "both":
@@ -66,15 +75,14 @@ def fetch_context(
                 return b'{"identifiers":{"customer_id":%b}}' % known
             case _:
                 assert_never(identity)
-    return encode_context_of_fetch(
-        fetch_fields(
-            customer_id=customer_id,
-            user_identifiers=user_identifiers,
-            session=session,
-            attributes=attributes,
-            identity=identity,
-        )
+    fields = fetch_fields(
+        customer_id=customer_id,
+        user_identifiers=user_identifiers,
+        session=session,
+        attributes=attributes,
+        identity=identity,
     )
+    return encode_context_of_fetch({**below, **fields} if below else fields)
 
 
 def fetch_fields(
