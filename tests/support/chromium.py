@@ -7,7 +7,7 @@ import time
 
 try:
     from selenium import webdriver
-    from selenium.common.exceptions import StaleElementReferenceException
+    from selenium.common.exceptions import WebDriverException
 except ImportError:
     webdriver = None
 
@@ -78,7 +78,7 @@ class Window:
         before = self.driver.find_element("css selector", "html")
         self.click(css)
         began = time.monotonic()
-        with contextlib.suppress(StaleElementReferenceException):
+        with contextlib.suppress(WebDriverException):  # stale, or the page is being replaced at this very moment
             while before.is_enabled():
                 assert time.monotonic() - began < within, f"{css} led nowhere"
                 time.sleep(0.01)
