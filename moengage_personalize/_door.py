@@ -22,7 +22,7 @@ from ._events import Action, Admission, Event, check_event_uuid, check_platform,
 from ._experiences import Experience
 from ._session import ReservedCustomerIdWarning, check_customer_id, is_reserved
 from .core.buffer import Buffer
-from .core.wire import context_of, encode_action, encode_attributes, encode_click_context, encode_context
+from .core.wire import around_uuid, context_of, encode_action, encode_attributes, encode_click_context, encode_context
 
 log = logging.getLogger("moengage_personalize")
 BeforeSend = Callable[[Event], Event | None]
@@ -42,6 +42,8 @@ class Door:
     def __init__(self, buffer: Buffer, effects: Effects, before_send: BeforeSend | None) -> None:
         self._buffer = buffer
         self._wall, self._uuid4 = effects.wall, effects.uuid4
+        self._second = -1  # in which the last impression on the web came, and the text that all of those share
+        self._before = self._between = ""
         self._before_send = before_send
         self._hook_failed = False
         self.has_hook = before_send is not None
@@ -67,6 +69,7 @@ class Door:
         Raises:
             InvalidInputError: Something cannot be sent.
         """
+        context: object
         if isinstance(experience, Experience):
             context = experience.wire_context or context_of(experience)
             if type(context) is not str:
@@ -77,27 +80,33 @@ class Door:
             context = encode_click_context(experience, b_id, attributes)
         else:
             context = encode_context(experience)
-        if not isinstance(customer_id, str) or not customer_id:
-            check_customer_id(customer_id)
-        if len(customer_id) <= _LONGEST_RESERVED:
-            warn_if_reserved(customer_id)
-        wall = self._wall()
-        buffer = self._buffer
-        admission = buffer.offer(
-            customer_id,
-            uuid := self._uuid4() if event_uuid is None else check_event_uuid(event_uuid),
-            encode_action(
+        if type(customer_id) is not str or len(customer_id) <= _LONGEST_RESERVED:
+            warn_if_reserved(check_customer_id(customer_id))
+        buffer, wall = self._buffer, self._wall()
+        uuid = self._uuid4() if event_uuid is None else check_event_uuid(event_uuid)
+        if at is None and impression and platform == "web":
+            if not self._second <= wall < self._second + 1:
+                self._second = int(wall)
+                self._before, self._between = around_uuid(_IMPRESSION, self._second, "web")
+            action = f"{self._before}{uuid}{self._between}{context}}}".encode()
+        else:
+            action = encode_action(
                 _IMPRESSION if impression else _CLICK,
                 uuid,
                 int(wall) if at is None else check_time(at),
-                "web" if platform == "web" else check_platform(platform),
+                check_platform(platform),
                 context,
-            ),
+            )
+        admission = buffer.offer(
+            customer_id,
+            uuid,
+            action,
             impression,
             None if user_attributes is None else encode_attributes(user_attributes),
             None if user_timezone_offset is None else check_timezone_offset(user_timezone_offset),
             self.now(),
             wall,
+            event_uuid is not None,
         )
         if buffer.stirred:
             buffer.stirred = False

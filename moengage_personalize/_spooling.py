@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import anyio
 
@@ -59,25 +59,25 @@ class Spooling:
         offset: int | None,
         wall: float,
     ) -> int | None:
-        ticket = self._spool.append(
-            Entry(
-                event_uuid=event_uuid,
-                customer=customer,
-                impression=impression,
-                payload=action,
-                attributes=pack_attributes(attributes) if attributes else b"",
-                timezone_offset=offset,
-                accepted_at=wall,
-            )
+        entry = Entry(
+            event_uuid=event_uuid,
+            customer=customer,
+            impression=impression,
+            payload=action,
+            attributes=pack_attributes(attributes) if attributes else b"",
+            timezone_offset=offset,
+            accepted_at=wall,
         )
-        self.unspooled += ticket is None
+        ticket = self._spool.append(entry)
+        if ticket is None:
+            self.unspooled += 1
         return ticket
 
     def release(self) -> None:
         """Tells the spool what needs no sending any more."""
         if self._buffer.released:
             released, self._buffer.released = self._buffer.released, []
-            self._spool.settle([Ticket(ticket) for ticket in released])
+            self._spool.settle(cast("list[Ticket]", released))
 
     def is_forgotten(self, customer: bytes, record: Record) -> bool:
         """Whether any process has forgotten this person since the event was accepted."""

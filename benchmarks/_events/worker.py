@@ -69,10 +69,10 @@ class Worker:
 
     async def caller(self, events, *, busy=False):
         """What the caller of one event waits, in microseconds."""
-        from _events.measure import Busy, summary, timer_overhead
+        from _events.measure import Busy, summary, timer_overhead, yardstick
         from _events.workload import customers
 
-        contender, clock, samples = self.contender, time.perf_counter_ns, []
+        contender, clock, samples, sticks = self.contender, time.perf_counter_ns, [], []
         track = contender.track
         gc.collect()
         with Busy() if busy else nullcontext():
@@ -82,12 +82,17 @@ class Worker:
                     before = clock()
                     track(customer, item)
                     samples.append(clock() - before)
+                for _ in range(5):
+                    before = clock()
+                    yardstick()
+                    sticks.append(clock() - before)
                 if start % 2_000 == 2_000 - TURN:
                     await contender.settle()
                 else:
                     await asyncio.sleep(0)
             await contender.settle()
-        return {**summary(samples), "timer": timer_overhead()["p50"], "events": len(samples)}
+        speed = {"timer": timer_overhead()["p50"], "yardstick": summary(sticks)["p50"]}
+        return {**summary(samples), **speed, "events": len(samples)}
 
     async def stall(self):
         """How late a task of the same loop is while everything pending is flushed, in milliseconds."""

@@ -11,9 +11,9 @@ takes one record however large. Halves contain every record of the whole, once, 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from itertools import chain
+from itertools import chain, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .buffer import Lane
 
 
-_RECORDS = attrgetter("records")
+_RECORDS: Callable[[Element], tuple[Record, ...]] = attrgetter("records")
+_ACCEPTED_WALL: Callable[[Record], float] = attrgetter("accepted_wall")
 
 
 class State(Enum):
@@ -34,6 +35,9 @@ class State(Enum):
     WAITING = "waiting"
     IN_FLIGHT = "in flight"
     SETTLED = "settled"
+
+
+WAITING, IN_FLIGHT, SETTLED = State  # Python 3.11 takes 0.1 µs to look a member up in its enum
 
 
 @attrs.define(eq=False, repr=False)
@@ -51,6 +55,7 @@ class Record:
         accepted_at: Monotonic seconds.
         accepted_wall: Epoch seconds, for the time to live.
         size: Bytes of action and attributes.
+        named: Whether its UUID is the caller's, and may come again.
         state: Where it is.
         ticket: Where the spool keeps it, if it does.
     """
@@ -65,7 +70,8 @@ class Record:
     accepted_at: float
     accepted_wall: float
     size: int
-    state: State = State.WAITING
+    named: bool = True
+    state: State = WAITING
     ticket: int | None = None
 
 
@@ -116,7 +122,7 @@ class Batch:
     @property
     def oldest(self) -> float:
         """When its oldest record was accepted, in epoch seconds."""
-        return min(record.accepted_wall for record in self.records)
+        return min(map(_ACCEPTED_WALL, self.records))
 
     @property
     def count(self) -> int:
@@ -181,27 +187,32 @@ class Packing:
             return ()
         offset = waiting[0].offset
         frame = element_size(customer, offset) + bool(self._elements)
-        actions = 0
+        room, taken = self._room - frame, list[Record]()
         merged: Attributes = {}
-        attributes_bytes = 0
-        taken: list[Record] = []
-        while waiting and len(taken) < self._actions_left:
-            record = waiting[0]
-            together = merged | record.attributes if record.attributes else merged
-            with_attributes = attributes_size(together) if record.attributes else attributes_bytes
-            grown = actions + len(record.action) + bool(taken)
-            fits = frame + grown + with_attributes <= self._room
-            if record.offset != offset or not (fits or (not self._elements and not taken)):
+        actions, attributes_bytes = -1, 0  # one comma less than actions
+        for record in islice(waiting, self._actions_left):
+            grown = actions + len(record.action) + 1
+            if record.attributes:
+                together = merged | record.attributes
+                grown_attributes = attributes_size(together)
+            else:
+                together, grown_attributes = merged, attributes_bytes
+            fits = grown + grown_attributes <= room or not (self._elements or taken)
+            if record.offset != offset or not fits:
                 break
-            taken.append(waiting.popleft())
-            actions, merged, attributes_bytes = grown, together, with_attributes
-        if taken:
-            size = frame - bool(self._elements) + actions + attributes_bytes
-            self._elements.append(Element(customer, offset, tuple(taken), merged or None, size))
-            self._room -= frame + actions + attributes_bytes
-            self._elements_left -= 1
-            self._actions_left -= len(taken)
-        return tuple(taken)
+            taken.append(record)
+            actions, merged, attributes_bytes = grown, together, grown_attributes
+        if not taken:
+            return ()
+        for _ in taken:
+            waiting.popleft()
+        records = tuple(taken)
+        size = frame - bool(self._elements) + actions + attributes_bytes
+        self._elements.append(Element(customer, offset, records, merged or None, size))
+        self._room = room - actions - attributes_bytes
+        self._elements_left -= 1
+        self._actions_left -= len(records)
+        return records
 
     def finish(self) -> Batch | None:
         return Batch(tuple(self._elements)) if self._elements else None

@@ -12,8 +12,9 @@ lingered, or when a flush is waiting for it.
 
 Invariants:
 
-* A UUID is known while it is waiting, in flight, or among the last `dedup_window` delivered and rejected ones. A
-  dropped one may come again.
+* A UUID that a caller named is known while it is waiting, in flight, or among the last `dedup_window` delivered ones,
+  and any rejected one likewise. A dropped one may come again. (One that was made here nobody can offer again: it need
+  not be looked up, nor remembered.)
 * `in_memory` and `pending_bytes` count waiting and in flight, and keep within their bounds after every call.
 * Under pressure the oldest waiting impression goes first. A click is never shed; if there is nothing to shed, the
   newcomer is turned away at the door.
@@ -31,10 +32,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
 from itertools import islice
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -42,9 +44,17 @@ import attrs
 from .._config import BatchPolicy
 from .._events import Admission
 from .._report import DropReason
-from .batch import Batch, Packing, Record, State
+from .batch import IN_FLIGHT, SETTLED, WAITING, Batch, Packing, Record
 from .codec import encode
+from .shedding import Impressions
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
+
+_ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
+    Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
+)  # fmt: skip
+_SEQ, _SIZE = attrgetter("seq"), attrgetter("size")
+_SWEEP = 256  # records; some 20 µs in a turn of the loop
+_MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
 
 
 @attrs.define(eq=False, repr=False)
@@ -112,20 +122,24 @@ class Buffer:
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
+        self._max_pending, self._max_pending_bytes = policy.max_pending, policy.max_pending_bytes
+        self._max_bytes, self._max_actions = policy.max_bytes, policy.max_actions
+        self._surely_fits = policy.max_bytes - _MARGIN  # beyond it the exact size is worth its price
         self.journal: Journal | None = None
         self.released: list[int] = []  # tickets of settled events; whoever owns the journal takes them away
         self.losses: dict[str, list[str]] | None = None  # reason → UUIDs, if somebody listens, who takes them away
         self._spilled: deque[tuple[int, int]] = deque()  # (seq, ticket), oldest first
         self._journaled = 0  # events in memory with a ticket
         self._seq = 0
-        self._known: dict[str, Record | None] = {}  # None: settled, and still in the dedup window
+        self._known: dict[str, Record | None] = {}  # of named events; None: settled, and still in the dedup window
         self._settled: deque[str] = deque()
+        self._flying: set[Record] = set()
         self._lanes: dict[str, Lane] = {}
         self._ready: list[tuple[int, Lane]] = []  # a heap; an entry is stale unless its lane is ready with that head
         self._ready_lanes = 0
         self._ready_actions = 0
         self._ready_bytes = 0
-        self._impressions: deque[Record] = deque()  # in order of acceptance; those not waiting any more are passed over
+        self._impressions = Impressions()
         self._barriers: list[Barrier] = []
         self._draining = False
         self.stirred = False  # something became due earlier than whoever sleeps on `due` can know; the reader clears it
@@ -150,81 +164,86 @@ class Buffer:
         offset: int | None,
         now: float,
         wall: float,
+        named: bool = True,  # noqa: FBT001, FBT002
     ) -> Admission:
-        """Takes an event on, unless it is known, too large, or finds no room."""
-        if event_uuid in self._known:
+        """Takes an event on, unless it is known, too large, or finds no room.
+
+        Args:
+            customer_id: Whose it is.
+            event_uuid: Its identity.
+            action: The encoded action.
+            impression: Or a click.
+            attributes: User attributes, encoded.
+            offset: The user's timezone offset in seconds.
+            now: Monotonic seconds.
+            wall: Epoch seconds.
+            named: Whether the caller chose the UUID, and may thus offer it again.
+        """
+        if named and event_uuid in self._known:
             self.duplicate += 1
-            return Admission.DUPLICATE
-        policy = self._policy
-        size = len(action) + (attributes_size(attributes) if attributes else 0)
+            return _DUPLICATE
+        size = len(action)
+        if attributes:
+            size += attributes_size(attributes)
         lane = self._lanes.get(customer_id)
         if lane is None:
             lane = Lane(customer_id, encode(customer_id, "customer_id"))
-        near = size + len(lane.customer) > policy.max_bytes - 80  # only then is the exact size worth its price
-        if near and REQUEST_SIZE + element_size(lane.customer, offset) + size > policy.max_bytes:
+        if size + len(lane.customer) > self._surely_fits and self._is_too_large(lane, offset, size):
             self.refused += 1
-            return Admission.REFUSED
+            return _REFUSED
         self._seq = seq = self._seq + 1
-        if self.journal is None:
-            ticket = None
-        else:
+        ticket = None
+        if self.journal is not None:
             ticket = self.journal(lane.customer, event_uuid, impression, action, attributes, offset, wall)
-            if ticket is not None and (self._spilled or not self._has_room(size)):
-                self._spill(seq, event_uuid, ticket)
-                return Admission.ACCEPTED
-        record = Record(seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size)
-        if ticket is not None:
-            record.ticket = ticket
-            self._journaled += 1
+            if ticket is not None:
+                if self._spilled or not self._has_room(size):
+                    self._spill(seq, ticket, (event_uuid,) if named else ())
+                    return _ACCEPTED
+                self._journaled += 1
+        record = Record(
+            seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, named, WAITING, ticket
+        )  # fmt: skip
         self._admit(record)
-        if self.in_memory > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
+        if self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
             return self._make_room(record)
-        return Admission.ACCEPTED
+        return _ACCEPTED
+
+    def _is_too_large(self, lane: Lane, offset: int | None, size: int) -> bool:
+        return REQUEST_SIZE + element_size(lane.customer, offset) + size > self._max_bytes
 
     def _admit(self, record: Record) -> None:
-        policy, lane, size = self._policy, record.lane, record.size
-        self._lanes[lane.customer_id] = lane
-        self._known[record.event_uuid] = record
+        lane, size = record.lane, record.size
+        if record.named:
+            self._known[record.event_uuid] = record
         if record.impression:
             self._impressions.append(record)
         lane.waiting.append(record)
         lane.waiting_bytes += size
         self.in_memory += 1
         self.pending_bytes += size
-        if not lane.in_flight:
-            if len(lane.waiting) == 1:
-                self._enter_ready(lane)
-            else:
-                self._ready_actions += 1
-                self._ready_bytes += size
-                filled = self._ready_bytes >= policy.max_bytes > self._ready_bytes - size
-                if filled or self._ready_actions == policy.max_actions:
-                    self.stirred = True
+        if lane.in_flight:
+            return
+        if len(lane.waiting) == 1:
+            self._lanes[lane.customer_id] = lane
+            self._enter_ready(lane)
+            return
+        self._ready_actions += 1
+        self._ready_bytes = ready_bytes = self._ready_bytes + size
+        if ready_bytes >= self._max_bytes > ready_bytes - size or self._ready_actions == self._max_actions:
+            self.stirred = True
 
     def _make_room(self, newcomer: Record) -> Admission:
-        policy = self._policy
-        while self.in_memory > policy.max_pending or self.pending_bytes > policy.max_pending_bytes:
-            victim = self._oldest_impression()
+        while self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
+            victim = self._impressions.oldest()
             if victim is None or victim is newcomer:
                 self._withdraw(newcomer)
                 self._turned_away += 1
                 self.dropped_at_the_door += 1
                 self._tell("no room", newcomer)
-                return Admission.DROPPED
+                return _DROPPED
             self._withdraw(victim)
             self._drop(victim, DropReason.OVERFLOW)
-        return Admission.ACCEPTED
-
-    def _oldest_impression(self) -> Record | None:
-        self._trim_impressions()
-        return self._impressions[0] if self._impressions else None
-
-    def _trim_impressions(self) -> None:
-        impressions = self._impressions
-        while impressions and impressions[0].state is not State.WAITING:
-            impressions.popleft()
-        if len(impressions) > 2 * self.waiting + 64:
-            self._impressions = deque(record for record in impressions if record.state is State.WAITING)
+        return _ACCEPTED
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -257,6 +276,7 @@ class Buffer:
             max_elements=policy.max_elements,
             max_actions=policy.max_actions,
         )
+        before = self.in_flight
         while (lane := self._oldest_ready()) is not None:
             if self._expire(lane, wall):
                 continue
@@ -266,10 +286,11 @@ class Buffer:
             heapq.heappop(self._ready)
             size = 0
             for record in taken:
-                record.state = State.IN_FLIGHT
+                record.state = IN_FLIGHT
                 size += record.size
             self._leave_ready(lane, len(taken), size)
-        self._trim_impressions()
+            self._flying.update(taken)
+        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * (self.in_flight - before))
         return packing.finish()
 
     def _expire(self, lane: Lane, wall: float) -> bool:
@@ -282,40 +303,43 @@ class Buffer:
 
     def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
         """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
+        records = tuple(records)
+        self._count_settled(records, released=fate is not Fate.REJECTED)
+        self._flying.difference_update(records)
+        self.in_flight -= len(records)
         for record in records:
-            record.state = State.SETTLED
-            self._count_settled(record, released=fate is not Fate.REJECTED)
-            if fate in (Fate.DELIVERED, Fate.REJECTED):
-                self._remember(record.event_uuid)
-            else:
+            record.state = SETTLED
+            if record.named:
                 del self._known[record.event_uuid]
-            match fate:
-                case Fate.DELIVERED:
-                    self.delivered += 1
-                case Fate.REJECTED:
-                    self.rejected += 1
-                    self._tell("rejected", record)
-                case Fate.FORGOTTEN:
-                    self.forgotten += 1
-                case Fate.DROPPED:
-                    self._drop(record, reason or DropReason.CLOSED)
             lane = record.lane
             lane.in_flight -= 1
-            self.in_flight -= 1
             if not lane.in_flight:
                 if lane.waiting:
                     self._enter_ready(lane)
                 else:
                     del self._lanes[lane.customer_id]
+        match fate:
+            case Fate.DELIVERED:
+                self.delivered += len(records)
+                self._remember([record.event_uuid for record in records if record.named])
+            case Fate.REJECTED:
+                self.rejected += len(records)
+                self._remember([record.event_uuid for record in records])
+                for record in records:
+                    self._tell("rejected", record)
+            case Fate.FORGOTTEN:
+                self.forgotten += len(records)
+            case Fate.DROPPED:
+                for record in records:
+                    self._drop(record, reason or DropReason.CLOSED)
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
-        for record in [record for record in self._known.values() if record is not None and record.ticket is None]:
-            if record.state is State.WAITING:
-                self._withdraw(record)
-                self._drop(record, reason)
-            else:
-                self.settle((record,), Fate.DROPPED, reason)
+        flying = sorted(self._flying, key=_SEQ)
+        self.settle([record for record in flying if record.ticket is None], Fate.DROPPED, reason)
+        for record in [record for lane in self._lanes.values() for record in lane.waiting if record.ticket is None]:
+            self._withdraw(record)
+            self._drop(record, reason)
 
     def _drop(self, record: Record, reason: DropReason) -> None:
         self.dropped[reason] += 1
@@ -335,7 +359,7 @@ class Buffer:
             record.attributes = None
             self._withdraw(record)
         self.forgotten += waiting
-        self._trim_impressions()
+        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * waiting)
         return waiting, in_flight
 
     # ── with a journal ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -368,9 +392,9 @@ class Buffer:
         policy = self._policy
         return self.in_memory < policy.max_pending and self.pending_bytes + size <= policy.max_pending_bytes
 
-    def _spill(self, seq: int, event_uuid: str, ticket: int) -> None:
+    def _spill(self, seq: int, ticket: int, names: Sequence[str]) -> None:
         self._spilled.append((seq, ticket))
-        self._remember(event_uuid)
+        self._remember(names)
 
     def spilled(self, count: int) -> list[int]:
         """Returns the oldest tickets that are kept without their events, to be read and given to `unspill`."""
@@ -387,7 +411,7 @@ class Buffer:
             seq, expected = self._spilled.popleft()
             assert ticket == expected, "spilled tickets come back in order"  # noqa: S101
             if event is None:
-                self._pass_barriers(seq)
+                self._pass_barriers((seq,))
                 self.forgotten += 1
                 self.released.append(ticket)
             else:
@@ -422,8 +446,7 @@ class Buffer:
             -inf,  # it has lingered long enough
             event.accepted_wall,
             size,
-            State.WAITING,
-            event.ticket,
+            ticket=event.ticket,
         )
 
     # ── flushing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -489,14 +512,13 @@ class Buffer:
     def _enter_ready(self, lane: Lane) -> None:
         heapq.heappush(self._ready, (lane.waiting[0].seq, lane))
         before = self._ready_bytes
-        self._ready_lanes += 1
+        self._ready_lanes = ready_lanes = self._ready_lanes + 1
         self._ready_actions += len(lane.waiting)
         self._ready_bytes += lane.waiting_bytes
-        policy = self._policy
-        filled = before < policy.max_bytes <= self._ready_bytes or self._ready_actions >= policy.max_actions
-        if filled or self._ready_lanes in (1, policy.max_elements):
+        filled = before < self._max_bytes <= self._ready_bytes or self._ready_actions >= self._max_actions
+        if filled or ready_lanes in (1, self._policy.max_elements):
             self.stirred = True
-        if len(self._ready) > 2 * self._ready_lanes + 64:
+        if len(self._ready) > 2 * ready_lanes + 64:
             self._ready = [
                 (each.waiting[0].seq, each) for each in self._lanes.values() if each.waiting and not each.in_flight
             ]
@@ -541,9 +563,10 @@ class Buffer:
             self._inherit(successor, record.attributes)
         if not waiting and not lane.in_flight:
             del self._lanes[lane.customer_id]
-        record.state = State.SETTLED
-        self._count_settled(record)
-        del self._known[record.event_uuid]
+        record.state = SETTLED
+        self._count_settled((record,))
+        if record.named:
+            del self._known[record.event_uuid]
 
     def _inherit(self, heir: Record, attributes: Attributes) -> None:
         merged = attributes | (heir.attributes or {})
@@ -560,26 +583,30 @@ class Buffer:
         if not lane.in_flight:
             self._ready_bytes += growth
 
-    def _count_settled(self, record: Record, *, released: bool = True) -> None:
-        self.in_memory -= 1
-        self.pending_bytes -= record.size
-        if record.ticket is not None:
-            self._journaled -= 1
+    def _count_settled(self, records: Collection[Record], *, released: bool = True) -> None:
+        self.in_memory -= len(records)
+        self.pending_bytes -= sum(map(_SIZE, records))
+        if self._journaled:
+            tickets = [record.ticket for record in records if record.ticket is not None]
+            self._journaled -= len(tickets)
             if released:
-                self.released.append(record.ticket)
-        self._pass_barriers(record.seq)
+                self.released += tickets
+        if self._barriers:
+            self._pass_barriers(map(_SEQ, records))
 
-    def _pass_barriers(self, seq: int) -> None:
-        for barrier in self._barriers:
-            barrier.remaining -= seq <= barrier.mark
+    def _pass_barriers(self, seqs: Iterable[int]) -> None:
+        for seq in seqs:
+            for barrier in self._barriers:
+                barrier.remaining -= seq <= barrier.mark
 
-    def _remember(self, event_uuid: str) -> None:
-        if not self._policy.dedup_window:
-            self._known.pop(event_uuid, None)
+    def _remember(self, names: Sequence[str]) -> None:
+        window = self._policy.dedup_window
+        if not names or not window:
             return
-        self._known[event_uuid] = None
-        self._settled.append(event_uuid)
-        if len(self._settled) > self._policy.dedup_window:
-            oldest = self._settled.popleft()
-            if self._known.get(oldest, self) is None:  # and not back in memory
-                del self._known[oldest]
+        settled, known = self._settled, self._known
+        known.update(dict.fromkeys(names))
+        settled.extend(names)
+        for _ in range(len(settled) - window):
+            oldest = settled.popleft()
+            if known.get(oldest, self) is None:  # and not back in memory
+                del known[oldest]

@@ -37,23 +37,28 @@ def encode(value: Any, what: str) -> bytes:
         InvalidInputError: It is not JSON.
     """
     if type(value) is str and value.isascii():  # customer ids, on the hot path
-        return _dumps(value)
+        return b"".join((_dumps(value), b""))  # as `_exactly` does
     if not _is_json(value, 0):
         raise InvalidInputError(
             f"{what} must be JSON: dicts with text keys, lists, text, finite numbers, booleans and None,"
             " no deeper than 64 levels and without lone surrogates"
         )
-    return _dumps(value)
+    return _exactly(_dumps(value))
 
 
-def encode_decoded(value: Any) -> bytes:
-    """Encodes what `loads` returned, and nothing else: it is JSON already, so it is not looked through again.
+def _exactly(data: bytes) -> bytes:
+    """Returns a copy of the exact size: what orjson returns holds 4 KiB, however short it is, and we keep many."""
+    return b"".join((data, b""))
+
+
+def encode_decoded(value: Any) -> str:
+    """Returns as text what `loads` returned, and nothing else: it is JSON already, so it is not looked through again.
 
     Raises:
         ValueError: It is not, after all.
     """
     try:
-        return _dumps(value)
+        return _dumps(value).decode()
     except (TypeError, RecursionError):
         raise ValueError("not JSON") from None
 
@@ -89,8 +94,7 @@ def _stdlib_dumps(value: Any) -> bytes:
 
 def _orjson_dumps(value: Any) -> bytes:
     try:
-        # A copy of the exact size: what orjson returns holds 4 KiB, however short it is, and we keep many.
-        return bytes(memoryview(orjson.dumps(value)))
+        return orjson.dumps(value)
     except TypeError:  # an integer beyond 64 bits
         return _stdlib_dumps(value)
 

@@ -57,7 +57,7 @@ class Tracked:
     def of(cls, event: Event, admission: Admission) -> Tracked:
         """What the client said to an event that has its time and its UUID."""
         experience = event.experience
-        context = experience.context if isinstance(experience, Experience) else dict(experience)
+        context = experience.context if isinstance(experience, Experience) else dict(experience or {})
         at = event.at
         return cls(
             action=Action(event.action),

@@ -101,8 +101,9 @@ def _watched(
     def track(self: ScriptedClient, /, *args: P.args, **kwargs: P.kwargs) -> Admission:
         self.seen = None
         admission = method(self, *args, **kwargs)
-        event: Any = self.seen or _event(action, *args, **kwargs)
-        self.stage.record.note(Tracked.of(_complete(event), admission))
+        event = _complete(self.seen or _event(action, *args, **kwargs))
+        if isinstance(event, Event):  # a client that is paused or closed takes a look at nothing
+            self.stage.record.note(Tracked.of(event, admission))
         return admission
 
     return track
@@ -110,9 +111,9 @@ def _watched(
 
 def _event(action: Action | None, /, *args: Any, **kwargs: Any) -> Any:
     """What was to be tracked, of a call that the client did not look into, since it is paused, say."""
-    names = iter(("event",) if action is None else ("experience",))
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    return given["event"] if action is None else Event(action=action, **given)
+    if action is None:
+        return args[0] if args else kwargs["event"]
+    return Event(action=action, **dict(zip(("experience",), args, strict=False)), **kwargs)
 
 
 class ScriptedClient(AsyncPersonalizeClient):

@@ -158,6 +158,20 @@ def test_what_moengage_refuses_is_told_by_number_and_kept(run, server, events, t
     assert rejects.read_text() == lines[20] + "\n"
 
 
+def test_what_was_refused_is_not_remembered_for_ever(run, server, events, monkeypatch):
+    kept, note = [], _replaying._note
+
+    def noting(loss, refused):
+        note(loss, refused)
+        kept.append(refused)
+
+    monkeypatch.setattr(_replaying, "_note", noting)
+    poisoned = {**json.loads(line_of(1))["attributes"], "poison": 1}
+    server.emulator.trouble(endpoints=("events",), poison="poison")
+    assert run("replay", events(line_of(0), line_of(1, attributes=poisoned)), "--json").json()["rejected"] == 1
+    assert kept == [set()]
+
+
 # ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -34,6 +34,7 @@ class Happening:
     offset: int | None
     at: float
     wall: float
+    named: bool
 
     @property
     def action(self):
@@ -85,6 +86,7 @@ class BufferMachine(RuleBasedStateMachine):
         self.flying: list[Happening] = []
         self.batches: list[list] = []
         self.remembered: list[str] = []
+        self.named: list[int] = []  # numbers whose UUIDs a caller knows, and may offer again
         self.dropped: list[int] = []
         self.barriers: list[tuple] = []
         self.draining = False
@@ -97,7 +99,7 @@ class BufferMachine(RuleBasedStateMachine):
 
     @property
     def known(self):
-        return {uuid(each.number) for each in self.waiting + self.flying} | set(self.remembered)
+        return {uuid(each.number) for each in self.waiting + self.flying if each.named} | set(self.remembered)
 
     @property
     def pending_bytes(self):
@@ -187,8 +189,8 @@ class BufferMachine(RuleBasedStateMachine):
 
     # ── what may happen ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def offer(self, number, customer, *, click, padding, attributes, offset):
-        newcomer = Happening(number, 0, customer, click, padding, dict(attributes), offset, self.now, self.wall)
+    def offer(self, number, customer, *, click, padding, attributes, offset, named=True):
+        newcomer = Happening(number, 0, customer, click, padding, dict(attributes), offset, self.now, self.wall, named)
         due = self.buffer.due()
         self.buffer.stirred = False
         found = self.buffer.offer(
@@ -200,6 +202,7 @@ class BufferMachine(RuleBasedStateMachine):
             offset,
             self.now,
             self.wall,
+            named,
         )
         expected = self.admit(newcomer)
         self.counts[expected] += 1
@@ -212,27 +215,35 @@ class BufferMachine(RuleBasedStateMachine):
     OFFSETS = st.sampled_from([None, None, 19_800, -54_000])
 
     @rule(
-        customer=st.sampled_from(CUSTOMERS), click=st.booleans(), padding=SIZES, attributes=ATTRIBUTES, offset=OFFSETS
+        customer=st.sampled_from(CUSTOMERS),
+        click=st.booleans(),
+        padding=SIZES,
+        attributes=ATTRIBUTES,
+        offset=OFFSETS,
+        named=st.booleans(),
     )
-    def offer_a_fresh_event(self, customer, click, padding, attributes, offset):
+    def offer_a_fresh_event(self, customer, click, padding, attributes, offset, named):
         self.number += 1
-        self.offer(self.number, customer, click=click, padding=padding, attributes=attributes, offset=offset)
+        self.named += [self.number] if named else []
+        how = {"click": click, "padding": padding, "attributes": attributes, "offset": offset}
+        self.offer(self.number, customer, **how, named=named)
 
     @rule(count=st.integers(2, 12), click=st.booleans())
     def offer_many(self, count, click):
         for index in range(count):
-            self.offer_a_fresh_event(CUSTOMERS[index % 4], click, 0, {}, None)
+            self.offer_a_fresh_event(CUSTOMERS[index % 4], click, 0, {}, None, index % 3 > 0)
 
-    @precondition(lambda self: self.number)
+    @precondition(lambda self: self.named)
     @rule(data=st.data(), customer=st.sampled_from(CUSTOMERS))
     def offer_a_uuid_again(self, data, customer):
-        number = data.draw(st.integers(1, self.number))
+        number = data.draw(st.sampled_from(self.named))
         self.offer(number, customer, click=True, padding=0, attributes={}, offset=None)
 
     @precondition(lambda self: self.dropped)
     @rule(data=st.data())
     def offer_what_was_dropped_again(self, data):
         number = data.draw(st.sampled_from(self.dropped))
+        self.named.append(number)
         self.offer(number, "ann", click=False, padding=0, attributes={}, offset=None)
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 30.0, 101.0]))
@@ -271,9 +282,9 @@ class BufferMachine(RuleBasedStateMachine):
             batch.remove(record)
             number = number_of(record.event_uuid)
             self.flying = [each for each in self.flying if each.number != number]
-            if fate in (Fate.DELIVERED, Fate.REJECTED):
+            if fate is Fate.REJECTED or (fate is Fate.DELIVERED and number in self.named):
                 self.remember(record.event_uuid)
-            else:
+            elif fate is not Fate.DELIVERED:
                 self.dropped.append(number)
             name = (reason or DropReason.CLOSED).value if fate is Fate.DROPPED else fate.value
             self.counts[name] += 1

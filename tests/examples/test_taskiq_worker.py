@@ -46,7 +46,7 @@ async def test_every_task_arrives_once_and_those_that_run_together_share_request
         await asyncio.gather(*(done("click", f"customer-{n}", CONTEXT, AT, b_id="cta") for n in range(20)))
     counts = emulated.ledger.counts
     assert (counts.clicks, counts.duplicates_identical) == (20, 0)
-    assert counts.event_requests < 5
+    assert counts.event_requests < 10, "twenty, if each task sent its own"
 
 
 async def test_a_task_is_done_in_an_outage_too_and_the_next_worker_delivers_it(emulated):

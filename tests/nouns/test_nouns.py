@@ -8,6 +8,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
@@ -271,14 +272,20 @@ def test_an_event_shows_nothing():
 
 
 def test_fresh_uuids_are_version_4_and_differ():
-    made = {uuid4() for _ in range(2_000)}
-    assert len(made) == 2_000
-    for each in made:
+    made = {uuid4() for _ in range(100_000)}
+    assert len(made) == 100_000
+    for each in sorted(made)[::20]:
         assert UUID(each).version == 4
         assert str(UUID(each)) == each == check_event_uuid(each)
     assert {each[19] for each in made} == set("89ab")
     for place in (0, 15, 20, 35):
         assert {each[place] for each in made} == set("0123456789abcdef")
+
+
+def test_threads_never_share_a_uuid():
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(lambda _: [uuid4() for _ in range(5_000)], range(4)))
+    assert len({each for share in shares for each in share}) == 20_000
 
 
 def test_a_forked_child_draws_uuids_of_its_own():
@@ -287,10 +294,13 @@ def test_a_forked_child_draws_uuids_of_its_own():
         warnings.simplefilter("ignore", DeprecationWarning)  # other tests may have left threads
         child = os.fork()
     if child == 0:
-        os.write(write, uuid4().encode())
+        os.write(write, "".join(uuid4() for _ in range(1_000)).encode())
         os._exit(0)
     os.waitpid(child, 0)
-    assert os.read(read, 36).decode() != uuid4()
+    drawn = os.read(read, 36_000).decode()
+    childs = {drawn[place : place + 36] for place in range(0, 36_000, 36)}
+    assert len(childs) == 1_000
+    assert childs.isdisjoint(uuid4() for _ in range(1_000))
     os.close(read)
     os.close(write)
 

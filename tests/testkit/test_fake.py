@@ -283,9 +283,10 @@ async def test_while_paused_nothing_is_tracked_and_that_is_known(fake):
     fake.client.pause()
     assert fake.client.track_click(experience=hero, customer_id="john", b_id="cta") is Admission.PAUSED
     assert (await hero_of(fake)).reason is Reason.PAUSED
+    assert fake.client.track(None) is fake.client.track_impression(None, customer_id="jane") is Admission.PAUSED
     fake.client.resume()
     assert fake.client.track_click(hero, customer_id="john") is Admission.ACCEPTED
-    assert [event.b_id for event in fake.turned_away] == ["cta"]
+    assert [(event.customer_id, event.b_id) for event in fake.turned_away] == [("john", "cta"), ("jane", None)]
 
 
 async def test_an_event_is_whole(fake):

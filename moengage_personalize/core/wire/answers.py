@@ -13,6 +13,7 @@ from typing import Any
 from ..._errors import BadReplyError
 from ..._experiences import Experience, Observer, Reason
 from ..codec import loads
+from .events import encode_served
 
 _FAILURES = {  # the native SDKs' names (api-facts.md, section 1.2); unknown ones mean PERSONALIZATION_FAILED there too
     "USER_IN_CAMPAIGN_CONTROL_GROUP": Reason.CAMPAIGN_CONTROL_GROUP,
@@ -78,6 +79,7 @@ def _experience(key: str, served: Any, otherwise: Reason, drifts: Observer | Non
         payload=values,
         undecodable=undecodable,
         context=context,
+        wire_context=encode_served(context),
         drifts=drifts,
     )
 

@@ -151,4 +151,4 @@ def fetch_body(context: bytes, keys: Sequence[str] | None) -> bytes:
     if keys is None:
         return context
     comma = b"" if context == b"{}" else b","
-    return b'%b%b"experience_key":%b}' % (context[:-1], comma, encode_decoded(list(keys)))
+    return b'%b%b"experience_key":%b}' % (context[:-1], comma, encode_decoded(list(keys)).encode())

@@ -7,6 +7,7 @@ exactly as it came.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Final
 
 from ..._errors import InvalidInputError
@@ -17,7 +18,8 @@ from ..codec import encode, encode_decoded
 EVENTS_PATH: Final = "/v1/experiences/events"
 
 _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "audience_name", "audience_id")
-_REQUIRED = frozenset(_REQUIRED_CONTEXT)
+_required_of = itemgetter(*_REQUIRED_CONTEXT)  # or a KeyError
+_UNMATCHED = Admission.UNMATCHED  # Python 3.11 takes 0.1 µs to look a member up in its enum
 
 _NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
 
@@ -35,21 +37,22 @@ def encode_context(context: Mapping[str, Any]) -> str:
     return encode(dict(context), "the experience context").decode()
 
 
-def _encode_served(context: Mapping[str, Any]) -> str:
+def encode_served(context: Mapping[str, Any]) -> str | Admission:
     """Encodes a context that came in a reply: decoded JSON, so that only its fields are in doubt."""
-    if not context.keys() >= _REQUIRED:
-        raise ValueError("a required field is missing")
-    return encode_decoded(context).decode()
+    try:
+        _required_of(context)
+        return encode_decoded(context)
+    except (KeyError, ValueError):  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
+        return Admission.REFUSED
 
 
 def context_of(experience: Experience) -> str | Admission:
-    """Returns an experience's context as JSON text, encoded at most once, or why there is nothing to report."""
-    found: str | Admission = Admission.UNMATCHED
-    if experience.matched:
-        try:
-            found = _encode_served(experience.served_context)
-        except ValueError:  # MoEngage's reply lacks what MoEngage's document requires: not the page's fault
-            found = Admission.REFUSED
+    """Returns an experience's context as JSON text, or why there is nothing to report.
+
+    What came in a reply has its text already: it is encoded where it is decoded, while it is in the processor's cache,
+    once for all who share the answer.
+    """
+    found = encode_served(experience.served_context) if experience.matched else _UNMATCHED
     object.__setattr__(experience, "wire_context", found)
     return found
 
@@ -78,10 +81,16 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
 
 def encode_action(action: str, event_uuid: str, event_time: int, platform: str, context: str) -> bytes:
     """Returns one action as it will travel, now and in every retry. All arguments are known to be safe."""
+    before, between = around_uuid(action, event_time, platform)
+    return f"{before}{event_uuid}{between}{context}}}".encode()
+
+
+def around_uuid(action: str, event_time: int, platform: str) -> tuple[str, str]:
+    """Returns the parts of an action before its UUID, and from there to its context; `}` ends it."""
     return (
-        f'{{"action":"{action}","moe_event_uuid":"{event_uuid}","event_time":{event_time},'
-        f'"platform":"{platform}","attributes":{context}}}'
-    ).encode()
+        f'{{"action":"{action}","moe_event_uuid":"',
+        f'","event_time":{event_time},"platform":"{platform}","attributes":',
+    )
 
 
 Attributes = dict[bytes, bytes]
