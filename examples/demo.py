@@ -183,7 +183,7 @@ class Visitor:
         dice = self._dice
         persona = dice.choices(["", "john", "asha"], [94, 3, 3])[0]
         if persona:
-            await self._request("POST", f"/as/{persona}")
+            await self._request("POST", "/look", form={"who": persona})
         home = await self._page("/?utm_medium=email" if dice.random() < 0.3 else "/")
         await self._click(home)
         if dice.random() < 0.5:
@@ -219,9 +219,12 @@ class Visitor:
         self._seen.clicks += 1
         self._seen.repeated += times - 1
 
-    async def _request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    async def _request(
+        self, method: str, path: str, headers: dict[str, str] | None = None, form: dict[str, str] | None = None
+    ) -> httpx.Response:
         cookie = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
-        answer = await self._http.request(method, path, headers={**self._headers, **(headers or {}), "Cookie": cookie})
+        headers = {**self._headers, **(headers or {}), "Cookie": cookie}
+        answer = await self._http.request(method, path, headers=headers, data=form)
         for line in answer.headers.get_list("set-cookie"):
             name, _, value = line.partition(";")[0].partition("=")
             self._cookies[name] = value

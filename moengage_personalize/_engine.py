@@ -79,6 +79,7 @@ class Engine:
         self._started = anyio.Event()
         self._done = anyio.Event()
         self._deadline = inf
+        self._unreadable = 0  # entries of the last metadata
         self.transport = transport
         self.pump = Pump(
             buffer,
@@ -137,7 +138,11 @@ class Engine:
             PersonalizeError: Their trouble.
         """
         call = Call(method="GET", target=metadata_target(status))
-        return read_metadata(await self._exchange.request(call, deadline=deadline))
+        found = read_metadata(await self._exchange.request(call, deadline=deadline))
+        if found.unreadable and not self._unreadable:
+            log.warning("%d of the workspace's experiences cannot be read, and are left out", found.unreadable)
+        self._unreadable = found.unreadable
+        return found
 
     async def _known_keys(self) -> Iterable[str]:
         return await self.metadata(None, anyio.current_time() + METADATA_TIMEOUT)

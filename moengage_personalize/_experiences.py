@@ -277,10 +277,12 @@ class ExperiencesMetadata(Mapping[str, ExperienceMetadata]):
 
     Attributes:
         count: How many there are, as MoEngage counts.
+        unreadable: How many entries of the answer could not be read, and are left out.
     """
 
     _entries: Mapping[str, ExperienceMetadata]
     count: int
+    unreadable: int = 0
 
     def __getitem__(self, key: str) -> ExperienceMetadata:
         return self._entries[key]

@@ -9,7 +9,7 @@ instead.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from moengage_personalize.emulator._messages import Reply, Request
+from moengage_personalize.emulator._messages import Reply, Request, Streamed
 from moengage_personalize.emulator._trouble import UNTROUBLED, Plan
 
 if TYPE_CHECKING:
@@ -49,7 +49,11 @@ class Application:
         if not request.path.startswith("/v1/"):
             from moengage_personalize.emulator._control import control  # late: most processes never ask for it
 
-            await _answer(control(self._emulator, request), send, 0.0, self._emulator)
+            reply = control(self._emulator, request)
+            if isinstance(reply, Streamed):
+                await _stream(reply, send, self._emulator)
+            else:
+                await _answer(reply, send, 0.0, self._emulator)
             return
         await self._experience(request, scope, receive, send)
 
@@ -116,6 +120,15 @@ async def _read(scope: Message, receive: Receive) -> Request | None:
         headers=dict(scope["headers"]),
         body=body,
     )
+
+
+async def _stream(reply: Streamed, send: Send, emulator: "Emulator") -> None:
+    """Sends chunk by chunk, and lets others have a turn after each."""
+    await send({"type": "http.response.start", "status": 200, "headers": list(reply.headers)})
+    for chunk in reply.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await emulator.effects.sleep(0)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _answer(reply: Reply, send: Send, drip: float, emulator: "Emulator") -> None:

@@ -29,6 +29,9 @@ class Connection(asyncio.Protocol):
         self.ledger = server.emulator.ledger
         self.client: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
+        self.writable = asyncio.Event()
+        """Set while the client takes what is sent."""
+        self.writable.set()
         self.kinds: set[bool] = set()
         """Whether its requests were for MoEngage's endpoints: `{False}` is a live page and nothing else."""
 
@@ -49,10 +52,19 @@ class Connection(asyncio.Protocol):
         """Asyncio: bytes."""
         self._wire.received(data)
 
+    def pause_writing(self) -> None:
+        """Asyncio: the client does not read as fast as we write."""
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        """Asyncio: it has caught up."""
+        self.writable.set()
+
     def connection_lost(self, _error: Exception | None) -> None:
         """Asyncio: the client, or we, have left."""
         self._server.connections.discard(self)
         self.ledger.connection_closed()
+        self.writable.set()
         self._wire.lost()
 
     def soon(self, call: Callable[[], None]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from moengage_personalize.emulator._live import live, story
-from moengage_personalize.emulator._messages import Refusal, Reply, Request, json_reply
+from moengage_personalize.emulator._messages import Refusal, Reply, Request, Streamed, json_reply
 from moengage_personalize.emulator._reading import read_object
 from moengage_personalize.emulator._trouble import wishes_json
 
@@ -32,7 +32,7 @@ _PAGE_HEADERS = (
 NDJSON_HEADER = (b"content-type", b"application/x-ndjson")
 
 
-def control(emulator: "Emulator", request: Request) -> Reply:
+def control(emulator: "Emulator", request: Request) -> Reply | Streamed:
     """Answers one request to the emulator itself."""
     try:
         if request.method != "GET":
@@ -48,12 +48,12 @@ def _same_origin(request: Request) -> None:
         raise Refusal(403, "Request Error", "A page of another origin may not change the emulator")
 
 
-def _route(emulator: "Emulator", request: Request) -> Reply:
+def _route(emulator: "Emulator", request: Request) -> Reply | Streamed:
     match request.method, request.path:
         case "GET", "/_emulator/ledger":
             if parse_qs(request.query).get(b"format") == [b"ndjson"]:
-                return Reply(200, emulator.ledger.as_ndjson(), (NDJSON_HEADER,))
-            return Reply(200, emulator.ledger.as_json())
+                return Streamed(emulator.ledger.as_ndjson(), (NDJSON_HEADER,))
+            return Streamed(emulator.ledger.as_json())
         case "GET", "/_emulator/counts":
             return json_reply(emulator.ledger.counts_json())
         case "GET", "/_emulator/openapi.json":

@@ -205,6 +205,8 @@ class Emulator:
             duplicates += self.ledger.record_element(element, request=record.number, at=record.at)
             created = self.profiles.update(element.customer_id, element.user_attributes)
             self.ledger.counts.profiles_created += created
+        if elements:
+            self.ledger.record_batch(elements, request=record.number, at=record.at)
         if duplicates != record.duplicates:
             record = attrs.evolve(record, duplicates=duplicates)
         self.ledger.record_request(record)

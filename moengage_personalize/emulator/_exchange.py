@@ -21,6 +21,7 @@ class Wire(Protocol):
 
     def start(self, stream: int, status: int, headers: Headers, body: bytes, *, end: bool) -> None: ...
     def more(self, stream: int, body: bytes, *, end: bool) -> None: ...
+    async def ready(self, stream: int) -> None: ...
     def misbehave(self, stream: int, outcome: str) -> None: ...
 
 
@@ -67,6 +68,8 @@ class Exchange:
                 self._wire.start(self.stream, head["status"], head["headers"], body, end=end)
             else:
                 self._wire.more(self.stream, body, end=end)
+            if not end:
+                await self._wire.ready(self.stream)
         else:
             self._wire.misbehave(self.stream, kind.removeprefix("emulator."))
 

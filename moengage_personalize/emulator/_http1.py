@@ -98,6 +98,10 @@ class Http1:
             self._write(h11.EndOfMessage())
             self._done()
 
+    async def ready(self, _stream: int) -> None:
+        """Waits until the client has taken what was sent."""
+        await self._connection.writable.wait()
+
     def _write(self, event: h11.Event) -> None:
         data = self._h11.send(event)
         if data:

@@ -52,6 +52,7 @@ class Http2:
         self._requests: dict[int, tuple[list[tuple[bytes, bytes]], bytearray]] = {}
         self._exchanges: dict[int, Exchange] = {}
         self._waiting: dict[int, tuple[bytearray, bool]] = {}
+        self._poured = asyncio.Event()
         self._flushing = False
         self._leaving: int | None = None
         self._h2.initiate_connection()
@@ -128,6 +129,8 @@ class Http2:
 
     def lost(self) -> None:
         """The transport is gone."""
+        self._waiting.clear()
+        self._poured.set()
         for exchange in self._exchanges.values():
             exchange.close()
 
@@ -164,8 +167,16 @@ class Http2:
             del pending[: len(piece)]
             if not pending:
                 del self._waiting[stream]
+            self._poured.set()
             self._h2.send_data(stream, piece, end_stream=end and not pending)
             self._sent(stream, end=end and not pending)
+
+    async def ready(self, stream: int) -> None:
+        """Waits until the client has taken what was sent."""
+        await self._connection.writable.wait()
+        while stream in self._waiting:
+            self._poured.clear()
+            await self._poured.wait()
 
     def _sent(self, stream: int, *, end: bool) -> None:
         if end:
@@ -174,6 +185,7 @@ class Http2:
 
     def _done(self, stream: int) -> None:
         self._waiting.pop(stream, None)
+        self._poured.set()
         exchange = self._exchanges.pop(stream, None)
         if exchange is not None:
             exchange.close()

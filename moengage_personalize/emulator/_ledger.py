@@ -8,17 +8,21 @@ Invariant: `received == accepted + duplicates_identical + duplicates_different`,
 requests that were answered 200; an accepted UUID is accepted once, as long as `max_uuids` remembers it.
 """
 
+import itertools
 import json
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
 
 import attrs
 
-from moengage_personalize.emulator._records import Counts, Duplicate, EventRecord, RequestRecord, Second, Tally
+from moengage_personalize.emulator._records import Batch, Counts, Duplicate, EventRecord, RequestRecord, Second, Tally
 from moengage_personalize.emulator._rules import SHOWN, Element
 
+Kind = Literal["request", "event", "duplicate"]
 PULSE = 60  # seconds that the pulse looks back
+CHUNK = 32_768  # characters of the ledger that are made in one turn of the loop
+BATCHES = 8  # that the live page draws
 
 
 class Ledger:
@@ -56,6 +60,7 @@ class Ledger:
         self.actions_per_element: Counter[int] = Counter()
         self.pulse: deque[Second] = deque(maxlen=PULSE)
         """The seconds of late in which something came; those without are absent."""
+        self.batches: deque[Batch] = deque(maxlen=BATCHES)
         self._seen: dict[str, int] = {}
 
     def __repr__(self) -> str:
@@ -115,6 +120,12 @@ class Ledger:
         counts.wrong_identity_forms += record.identity == "wrong form"
         for _, name, audience, variation in record.served:
             self._tally(name, audience, variation).served += 1
+
+    def record_batch(self, elements: Iterable[Element], *, request: int, at: float) -> None:
+        """Enters how the events of one accepted request were coalesced."""
+        shown = [(element, sum(a.value["action"] == SHOWN for a in element.actions)) for element in elements]
+        sizes = tuple((count, len(element.actions) - count) for element, count in shown)
+        self.batches.append(Batch(request, at, sizes))
 
     def record_element(self, element: Element, *, request: int, at: float) -> int:
         """Enters the actions of one accepted element; returns how many of them had come before."""
@@ -185,28 +196,52 @@ class Ledger:
         counts["by_status"] = dict(self.counts.by_status)
         return counts
 
-    def _texts(self) -> Iterator[tuple[str, str]]:
-        """Every record as its kind and a line of JSON."""
-        for request in self.requests:
-            yield "request", json.dumps({"kind": "request", **attrs.asdict(request, recurse=False)})
-        for event in self.events:
-            yield "event", _event_text(event, {"kind": "event"})
-        for duplicate in self.duplicates:
-            more = {"kind": "duplicate", "identical": duplicate.identical}
-            yield "duplicate", _event_text(duplicate.event, more)
-
-    def as_ndjson(self) -> bytes:
-        """The whole ledger, one record a line; the counts come last."""
+    def as_ndjson(self) -> Iterator[bytes]:
+        """The whole ledger as it is now, one record a line; the counts come last. In chunks of some milliseconds."""
+        lines = [_lines(kind, records) for kind, records in self._snapshot().items()]
         counts = json.dumps({"kind": "counts", **self.counts_json()})
-        return "\n".join([*(text for _, text in self._texts()), counts, ""]).encode()
+        return _chunks(text + "\n" for text in itertools.chain(*lines, [counts]))
 
-    def as_json(self) -> bytes:
-        """The whole ledger as one JSON document."""
-        found: dict[str, list[str]] = {"request": [], "event": [], "duplicate": []}
-        for kind, text in self._texts():
-            found[kind].append(text)
-        members = [f'"{kind}s": [{", ".join(texts)}]' for kind, texts in found.items()]
-        return f'{{{", ".join(members)}, "counts": {json.dumps(self.counts_json())}}}'.encode()
+    def as_json(self) -> Iterator[bytes]:
+        """The whole ledger as it is now, as one JSON document. In chunks of some milliseconds."""
+        return _chunks(_document(self._snapshot(), json.dumps(self.counts_json())))
+
+    def _snapshot(self) -> dict[Kind, tuple[Any, ...]]:
+        """What is kept now: it takes time to tell, and more may come meanwhile."""
+        return {"request": tuple(self.requests), "event": tuple(self.events), "duplicate": tuple(self.duplicates)}
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[bytes]:
+    pieces, size = [], 0
+    for text in texts:
+        pieces.append(text)
+        size += len(text)
+        if size >= CHUNK:
+            yield "".join(pieces).encode()
+            pieces, size = [], 0
+    yield "".join(pieces).encode()
+
+
+def _document(records: Mapping[Kind, Iterable[Any]], counts: str) -> Iterator[str]:
+    yield "{"
+    for kind, of_kind in records.items():
+        yield f'"{kind}s": ['
+        for number, text in enumerate(_lines(kind, of_kind)):
+            yield f", {text}" if number else text
+        yield "], "
+    yield f'"counts": {counts}}}'
+
+
+def _lines(kind: Kind, records: Iterable[Any]) -> Iterator[str]:
+    """Records of one kind, each as a line of JSON."""
+    for record in records:
+        match record:
+            case Duplicate(event, identical):
+                yield _event_text(event, {"kind": kind, "identical": identical})
+            case EventRecord():
+                yield _event_text(record, {"kind": kind})
+            case _:
+                yield json.dumps({"kind": kind, **attrs.asdict(record, recurse=False)})
 
 
 def _event_text(event: EventRecord, more: Mapping[str, Any]) -> str:

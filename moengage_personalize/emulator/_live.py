@@ -41,6 +41,7 @@ def live(emulator: "Emulator", since: int) -> dict[str, Any]:
         "pulse": _pulse(emulator, int(now)),
         "elements_per_request": _histogram(ledger.elements_per_request),
         "actions_per_element": _histogram(ledger.actions_per_element),
+        "batches": [attrs.asdict(batch) for batch in reversed(ledger.batches)],
         "duplicates": [
             {
                 "at": duplicate.event.at,

@@ -45,6 +45,11 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rate-limit", type=int, default=10_000, help="fetch requests a minute; 0 lifts it (default: %(default)s)"
     )
+    parser.add_argument(
+        "--failures",
+        action="store_true",
+        help="say in answers to fetches why an experience is absent, as MoEngage's native SDKs describe it",
+    )
     parser.add_argument("--journal", type=Path, help="a file that keeps the ledger across restarts")
     parser.add_argument("--scenario", type=Path, help="a TOML file with a timeline of trouble")
     parser.add_argument(
@@ -94,6 +99,7 @@ async def _serve(options: argparse.Namespace) -> None:
         experiences=options.experiences,
         identity=options.identity,
         rate_limit=options.rate_limit or None,
+        failures=options.failures,
     )
     if options.journal:
         from moengage_personalize.emulator._journal import Journal

@@ -6,7 +6,7 @@ two. A `Refusal` is how a broken rule is reported from any depth.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -32,6 +32,14 @@ class Reply:
 
     status: int
     body: bytes
+    headers: Headers = (JSON_HEADER,)
+
+
+@attrs.frozen
+class Streamed:
+    """A 200 that is too long to be made in one turn of the loop: each chunk is made when the one before has left."""
+
+    chunks: Iterator[bytes]
     headers: Headers = (JSON_HEADER,)
 
 

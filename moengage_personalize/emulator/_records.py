@@ -62,6 +62,16 @@ class Duplicate:
     identical: bool
 
 
+@attrs.frozen
+class Batch:
+    """One accepted events request, as its sender had coalesced it."""
+
+    request: int
+    at: float
+    elements: tuple[tuple[int, int], ...]
+    """Impressions and clicks of each customer."""
+
+
 @attrs.define(kw_only=True)
 class Counts:
     """Totals since the start or the last reset."""

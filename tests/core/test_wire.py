@@ -505,7 +505,15 @@ def test_metadata_is_read_by_key():
     assert metadata.read_metadata(b'{"metadata":{"experiences":[]}}').count == 0
 
 
-@pytest.mark.parametrize("body", [b"{}", b'{"metadata":[]}', b'{"metadata":{"experiences":[{"experience_key":"x"}]}}'])
+def test_an_odd_entry_of_the_metadata_is_left_out_and_counted():
+    good = {"experience_name": "Hero", "experience_key": "home-hero", "status": "Active"}
+    found = metadata.read_metadata(
+        json.dumps({"metadata": {"experiences": [7, good, {"experience_key": "x"}]}}).encode()
+    )
+    assert (list(found), found.count, found.unreadable) == (["home-hero"], 3, 2)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"metadata":[]}', b'{"metadata":{"experiences":7}}'])
 def test_metadata_of_another_shape_is_a_bad_reply(body):
     with pytest.raises(BadReplyError, match=r"^the metadata cannot be read \(\w+\)$"):
         metadata.read_metadata(body)

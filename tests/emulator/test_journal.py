@@ -46,7 +46,7 @@ def test_a_restart_keeps_everything(start):
     before = start()
     busy(before)
     after = start()
-    assert json.loads(after.ledger.as_json()) == json.loads(before.ledger.as_json())
+    assert json.loads(b"".join(after.ledger.as_json())) == json.loads(b"".join(before.ledger.as_json()))
     assert after.ledger.tallies == before.ledger.tallies
     assert after.profiles["john@example.com"] == {"tier": "gold"}
 

@@ -7,11 +7,13 @@ from hypothesis import given, strategies as st
 
 from moengage_personalize.emulator import Ledger
 from moengage_personalize.emulator._control import control
+from moengage_personalize.emulator._messages import Streamed
 from moengage_personalize.emulator._profiles import Profiles
 
 
 def read(emu, path):
-    return control(emu, request(f"/_emulator/{path}")).body
+    reply = control(emu, request(f"/_emulator/{path}"))
+    return b"".join(reply.chunks) if isinstance(reply, Streamed) else reply.body
 
 
 def test_the_ledger_is_one_json_document():
@@ -94,3 +96,23 @@ def test_an_action_of_several_lines_is_one_line_of_the_ledger():
     assert event["action"]["b_id"] == "Zürich\n"
     assert "\n" in event["raw"]
     assert json.loads(read(emu, "ledger"))["events"] == [event]
+
+
+def test_a_long_ledger_is_told_in_chunks_and_as_it_was_when_asked():
+    emu = emulator()
+    for _ in range(40):
+        ask(emu, "events", events(element(*(action() for _ in range(10)))))
+    asked = emu.ledger.as_json(), emu.ledger.as_ndjson()
+    ask(emu, "events", events())
+    emu.reset()
+    document, lines = ([*chunks] for chunks in asked)
+    assert min(len(document), len(lines)) > 5
+    assert max(map(len, document + lines)) < 2 * 32_768
+    whole = json.loads(b"".join(document))
+    assert (len(whole["requests"]), len(whole["events"]), whole["counts"]["accepted"]) == (40, 400, 400)
+    assert len(b"".join(lines).splitlines()) == 441
+
+
+def test_an_empty_ledger_is_a_document_too():
+    assert json.loads(read(emulator(), "ledger"))["events"] == []
+    assert json.loads(read(emulator(), "ledger?format=ndjson"))["kind"] == "counts"

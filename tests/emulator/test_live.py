@@ -6,6 +6,7 @@ from importlib import resources
 
 import pytest
 from emulator.kit import CLICKED, NOW, World, action, ask, element, emulator, events, request, served, uuid4
+from support.colours import contrast
 
 from moengage_personalize.emulator import Emulator
 from moengage_personalize.emulator._control import control
@@ -63,6 +64,18 @@ def test_coalescing_is_told_as_two_histograms():
     assert [bar["count"] for bar in told["actions_per_element"]] == [2, 0, 1]
 
 
+def test_the_newest_batches_are_told_as_impressions_and_clicks_of_each_customer():
+    emu = emulator()
+    for _ in range(9):
+        ask(emu, "events", events())
+    both = element(action(), action(action=CLICKED), action())
+    ask(emu, "events", events(both, element(action(action=CLICKED), customer_id="a@b")))
+    ask(emu, "events", b"{")
+    batches = live(emu)["batches"]
+    assert batches[0] == {"request": 10, "at": NOW, "elements": [[2, 1], [0, 1]]}
+    assert [batch["request"] for batch in batches] == [10, 9, 8, 7, 6, 5, 4, 3]
+
+
 def test_variations_are_told_with_how_they_fare():
     emu = emulator()
     context = served(emu, {})["home-hero"]["experience_context"]
@@ -117,17 +130,6 @@ def test_the_page_comes_from_the_package_and_may_load_nothing_from_outside(path,
 
 
 # Colours ------------------------------------------------------------------------------
-
-
-def luminance(colour):
-    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one, other):
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])

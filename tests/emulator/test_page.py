@@ -1,40 +1,24 @@
 """The live page in a real browser: it shows what happens within two seconds, and its switches work."""
 
-import shutil
 import time
 import uuid
 
 import httpx
 import pytest
 from emulator.kit import CLICKED, action, element, events
+from support.chromium import MISSING, chromium
 
 from moengage_personalize.emulator import Emulator, serve_in_thread
 
-webdriver = pytest.importorskip("selenium.webdriver")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [pytest.mark.conformance, pytest.mark.skipif(MISSING, reason="needs selenium, chromium, chromium-driver")]
 
-pytestmark = [
-    pytest.mark.conformance,
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromium-driver"),
-]
-
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 HOSTILE = "<img src=x onerror=alert(1)>\"'&amp;"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}", "--window-size=1400,1000"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 class Page:
@@ -114,6 +98,15 @@ def test_requests_and_events_appear_within_two_seconds(page):
     page.http.post("/v1/experiences/events", content=b"{")
     page.shows("#request-list", "Malformed JSON", within=2)
     page.shows("#refused-note", "events 400: 1", within=2)
+
+
+def test_batches_are_drawn_customer_by_customer_and_event_by_event(page):
+    page.shows("#batch-list", "No event has come yet")
+    page.visit()
+    page.report(*(action(moe_event_uuid=str(uuid.uuid4())) for _ in range(50)))
+    page.shows("#batch-list .frame", "+10")
+    drawn = "return ['li', '.frame', '.frame i', '.frame i.click'].map((c) => document.querySelectorAll('#batch-list ' + c).length)"
+    assert page.browser.execute_script(drawn) == [2, 2, 42, 1]
 
 
 def test_a_wrong_identity_form_is_seen(page):

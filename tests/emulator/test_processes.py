@@ -87,6 +87,12 @@ def test_flags_make_trouble_from_the_start():
         assert http.get("/v1/experiences/metadata").status_code == 200
 
 
+def test_a_flag_makes_answers_say_why_an_experience_is_absent():
+    with EmulatorProcess("--failures") as process, client(process) as http:
+        answer = http.post("/v1/experiences/fetch", json={"experience_key": ["winter-sale"]}).json()
+        assert answer["failures"] == [{"reason": "EXPERIENCE_NOT_ACTIVE", "experienceKeys": ["winter-sale"]}]
+
+
 def test_an_edited_file_is_picked_up_while_it_runs(tmp_path):
     path = tmp_path / "experiences.toml"
     path.write_text("")

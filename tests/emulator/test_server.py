@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import time
 
 import httpx
 import pytest
-from emulator.kit import action, element, events, uuid4
+from emulator.kit import action, element, events, request, uuid4
 from h2.exceptions import ProtocolError
 
 from moengage_personalize.emulator import Emulator, Trouble, serve
@@ -119,6 +120,26 @@ def test_a_large_request_is_answered_413(run):
                 reply = await http.post("/v1/experiences/events", content=b"x" * 2_000_000)
                 assert reply.status_code == 413
                 assert reply.json()["title"] == "Request Error"
+
+    run(body())
+
+
+@pytest.mark.parametrize("http2", [True, False])
+def test_who_reads_a_long_ledger_slowly_is_waited_for_and_holds_up_nobody(run, http2):
+    async def body():
+        async with world(http2=http2) as (emulator, server, http), client(server) as other:
+            many = events(element(*(action() for _ in range(200))))
+            for _ in range(200):
+                emulator.handle(request("events", many))
+            wrote = 0
+            async with http.stream("GET", "/_emulator/ledger") as reply:
+                for _ in range(20):
+                    assert (await fetch(other)).status_code == 200
+                    wrote = max(wrote, *(c.transport.get_write_buffer_size() for c in server.connections))
+                text = await reply.aread()
+            assert len(text) > 10_000_000
+            assert wrote < 2_000_000
+            assert len(json.loads(text)["requests"]) == 200
 
     run(body())
 

@@ -27,7 +27,7 @@ def spoil(emu, path, body):
     if reply.status == 400:
         assert {"title", "description"} <= set(answer)
         assert (len(emu.ledger.events), len(emu.profiles), emu.ledger.counts.received) == before
-    json.loads(emu.ledger.as_json())
+    json.loads(b"".join(emu.ledger.as_json()))
 
 
 @given(SPOILT | VALUES)

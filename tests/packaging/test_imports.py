@@ -47,4 +47,4 @@ def test_a_client_that_was_given_a_transport_never_loads_http2():
 
 
 def test_every_public_name_is_there():
-    loaded_by("for name in moengage_personalize.__all__: vars(moengage_personalize)[name]")
+    loaded_by("for name in moengage_personalize.__all__: getattr(moengage_personalize, name)")

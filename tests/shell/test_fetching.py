@@ -254,6 +254,17 @@ async def test_metadata_is_typed_and_raises_their_trouble():
             await client.metadata()
 
 
+async def test_odd_metadata_is_logged_once_per_change_and_without_what_it_holds(caplog):
+    entry = {"experience_name": "Hero", "experience_key": "home-hero", "status": "Active"}
+    odd = {"experience_name": "Secret", "experience_key": "secret"}
+    answers = [[entry, odd], [entry, odd, odd], [entry], [odd]]
+    moengage = MoEngage(metadata=lambda body: httpx.Response(200, json={"metadata": {"experiences": answers.pop(0)}}))
+    async with make_client(moengage) as client:
+        assert [list(await client.metadata()) for _ in range(4)] == [["home-hero"]] * 3 + [[]]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told == ["1 of the workspace's experiences cannot be read, and are left out"] * 2
+
+
 async def test_a_key_from_a_callable_is_asked_again_when_it_is_refused_and_the_visitor_does_not_notice():
     keys = ["old", "new"]
     moengage = MoEngage(fetch=lambda body: error(401) if "old" in _password(moengage) else serving(hero=served()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -38,7 +38,7 @@ class _MetadataEntry:
 
 @attrs.frozen
 class _Metadata:
-    experiences: list[_MetadataEntry]
+    experiences: list[Any]
     count: int | None = None
 
 
@@ -48,21 +48,28 @@ class _MetadataReply:
 
 
 def read_metadata(body: bytes) -> ExperiencesMetadata:
-    """Reads the answer to a metadata request.
+    """Reads the answer to a metadata request. An entry that cannot be read is left out, and counted.
 
     Raises:
         BadReplyError: It has not the documented shape.
     """
     import cattrs  # 40 ms; a service asks for metadata once a day
 
-    try:  # a converter of our own: the global one has whatever hooks the application gave it
-        found = cattrs.Converter().structure(read_object(body), _MetadataReply).metadata
+    converter = cattrs.Converter()  # of our own: the global one has whatever hooks the application gave it
+    try:
+        found = converter.structure(read_object(body), _MetadataReply).metadata
     except Exception as error:
         raise BadReplyError(f"the metadata cannot be read ({type(error).__name__})") from None
-    entries = {
-        entry.experience_key: ExperienceMetadata(
-            name=entry.experience_name, key=entry.experience_key, status=entry.status
-        )
-        for entry in found.experiences
-    }
-    return ExperiencesMetadata(entries=entries, count=len(entries) if found.count is None else found.count)
+    entries: dict[str, ExperienceMetadata] = {}
+    unreadable = 0
+    for given in found.experiences:
+        try:
+            entry = converter.structure(given, _MetadataEntry)
+        except Exception:
+            unreadable += 1
+        else:
+            entries[entry.experience_key] = ExperienceMetadata(
+                name=entry.experience_name, key=entry.experience_key, status=entry.status
+            )
+    count = len(found.experiences) if found.count is None else found.count
+    return ExperiencesMetadata(entries=entries, count=count, unreadable=unreadable)

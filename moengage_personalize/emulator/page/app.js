@@ -82,6 +82,7 @@ function draw(live) {
   }
   drawTroubles(live.troubles);
   drawExperiences(live.experiences);
+  drawBatches(live.batches);
   drawBars("elements-bars", live.elements_per_request);
   drawBars("actions-bars", live.actions_per_element);
   drawDuplicates(live);
@@ -266,7 +267,7 @@ function variationRow(variation, most) {
   const bar = (kind, count) => width(el("span", { class: kind }), count / most);
   const { served, impressions, clicks } = variation;
   const label = `${served} served, ${impressions} shown, ${clicks} clicked`;
-  return el("div", { class: "variation" },
+  return el("div", { class: served || impressions || clicks ? "variation" : "variation unseen" },
     el("div", { class: "says", title: variation.says }, `${variation.id}. ${variation.says}`),
     el("div", { class: "meter", role: "img", "aria-label": label, title: label }, bar("served", served), bar("shown", impressions), bar("clicked", clicks)),
     el("div", { class: "numbers" }, el("span", { class: "served" }, number.format(served)), el("span", { class: "shown" }, number.format(impressions)),
@@ -274,6 +275,33 @@ function variationRow(variation, most) {
 }
 
 // Coalescing ---------------------------------------------------------------------------------------------------------
+
+const FRAMES = 12, DOTS = 40; // of a batch, at the most
+
+function drawBatches(batches) {
+  const fresh = JSON.stringify(batches);
+  if (fresh === seen.batches) return;
+  const newest = seen.newestBatch || 0;
+  seen.batches = fresh;
+  seen.newestBatch = batches.length ? batches[0].request : 0;
+  const none = el("li", { class: "muted" }, "No event has come yet.");
+  byId("batch-list").replaceChildren(...(batches.length ? batches.map((batch) => batchRow(batch, batch.request > newest)) : [none]));
+}
+
+function batchRow({ at, elements }, isNew) {
+  const events = elements.reduce((sum, [shown, clicked]) => sum + shown + clicked, 0);
+  const label = `${plural(events, "event")} of ${plural(elements.length, "customer")}`;
+  const frames = elements.slice(0, FRAMES).map(frame);
+  const more = elements.length > FRAMES ? [el("span", { class: "muted" }, `+${plural(elements.length - FRAMES, "customer")}`)] : [];
+  return el("li", { class: isNew ? "new" : "" }, el("time", {}, clock(at)),
+    el("div", { class: "drawn", role: "img", "aria-label": label, title: label }, ...frames, ...more), el("span", { class: "sum" }, number.format(events)));
+}
+
+function frame([shown, clicked]) {
+  const rest = Math.max(0, shown + clicked - DOTS);
+  const dots = [...Array(shown).fill(""), ...Array(clicked).fill("click")].slice(rest).map((kind) => el("i", { class: kind }));
+  return el("span", { class: "frame" }, ...dots, rest ? `+${number.format(rest)}` : "");
+}
 
 function drawBars(id, buckets) {
   const most = Math.max(1, ...buckets.map((bucket) => bucket.count));
