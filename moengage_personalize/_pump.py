@@ -97,7 +97,7 @@ class Pump:
         self._changed = anyio.Event()
         self._slots = anyio.Semaphore(batching.senders)
         self._scope = anyio.CancelScope()
-        self._closing = False
+        self._closing = self._ended = False
         self._condition = Condition.HEALTHY
         self.requests = 0
         self.retries = 0
@@ -123,7 +123,7 @@ class Pump:
         self.wake()
         try:
             with anyio.move_on_after(timeout):
-                while barrier.remaining:
+                while barrier.remaining and not self._ended:
                     await self._changed.wait()
         finally:
             self._buffer.lift(barrier)
@@ -143,10 +143,15 @@ class Pump:
                                 senders.start_soon(self._deliver, batch)
                     refilling.cancel_scope.cancel()
         finally:
-            self._buffer.abandon(DropReason.CLOSED)
-            self._release()
-            self.note_losses()
+            self.abandon()
             self.wake()
+
+    def abandon(self) -> None:
+        """Counts what nobody will deliver any more; what is spooled stays for the next process."""
+        self._ended = True
+        self._buffer.abandon(DropReason.CLOSED)
+        self._release()
+        self.note_losses()
 
     def _release(self) -> None:
         if self._spooling is not None:
