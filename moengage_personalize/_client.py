@@ -219,6 +219,8 @@ class AsyncPersonalizeClient:
         """
         if self._engine is None or self._engine.has_ended or self._state in ("new", "opening", "forked"):
             self._state, self._door.owner = "closed", 0
+            if self._has_ended and self._engine is not None:
+                self._engine.pump.abandon()  # a loop that was closed under it counted nothing
         elif self._state != "closed":
             self._check_loop()
             self._state = "closing"

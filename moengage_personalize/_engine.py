@@ -30,6 +30,7 @@ import httpx
 from ._config import BatchPolicy, CachePolicy, FetchPolicy, RetryPolicy, Settings
 from ._door import Door
 from ._effects import Effects
+from ._errors import UsageError
 from ._exchange import Call, Exchange
 from ._fetcher import Fetcher
 from ._keys import Radar
@@ -122,8 +123,9 @@ class Engine:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing is delivered any more: closed, or cancelled by somebody who ends all tasks of a loop."""
-        return self._host_task is not None and self._host_task.done()
+        """Whether nothing is delivered any more: closed, cancelled with all tasks of its loop, or the loop is closed."""
+        host = self._host_task
+        return host is not None and (host.done() or host.get_loop().is_closed())
 
     async def start(self) -> None:
         """Opens the spool, starts the host, and returns when it is there. If that fails, nothing is left behind.
@@ -145,12 +147,17 @@ class Engine:
             raise
 
     def wake(self) -> None:
-        """Has the pump look again. If its loop was closed under it, it never will: what waits is given up or spooled."""
+        """Has the pump look again.
+
+        Raises:
+            UsageError: The loop was closed under it, and it never will; what waits is given up, or spooled.
+        """
         try:
             self.pump.wake()
         except RuntimeError:
             self._door.owner = 0
             self.pump.abandon()
+            raise UsageError("the event loop in which the client was opened was closed, and not the client") from None
 
     def close(self, deadline: float) -> None:
         """Asks the host to deliver what is left and end by the deadline; a later call may only shorten it."""

@@ -144,6 +144,7 @@ class Pump:
                     refilling.cancel_scope.cancel()
         finally:
             self.abandon()
+            self.note_losses()
             self.wake()
 
     def abandon(self) -> None:
@@ -151,7 +152,6 @@ class Pump:
         self._ended = True
         self._buffer.abandon(DropReason.CLOSED)
         self._release()
-        self.note_losses()
 
     def _release(self) -> None:
         if self._spooling is not None:
