@@ -123,7 +123,7 @@ class Engine:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing is delivered any more: closed, cancelled with all tasks of its loop, or the loop is closed."""
+        """Whether nothing is delivered any more: closed, cancelled with its loop's tasks, or the loop is closed."""
         host = self._host_task
         return host is not None and (host.done() or host.get_loop().is_closed())
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import uvloop
@@ -181,7 +181,9 @@ def in_a_child(client):
     run(main())
 
 
+@cache
 def _spool():
+    """One for all clients of the process and its children, as a module would have it."""
     return DiskSpool(os.environ["SPOOL"]) if os.environ.get("SPOOL") else None
 
 
@@ -324,6 +326,33 @@ def tracked_by_a_daemon_thread():
             await asyncio.to_thread(done.wait)
             await asyncio.sleep(0.1)
         say(delivered=client.last_report.delivered, told=told)
+
+    run(main())
+
+
+# ── freezing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def frozen():
+    """Notices that it stood still, then fetches at once, and tells how that went and when its events were delivered."""
+
+    async def main():
+        async with AsyncPersonalizeClient(batching=BatchPolicy(linger=2.0)) as client:
+            assert (await client.fetch("home-hero", customer_id="visitor-0", deadline=5.0))["home-hero"].matched
+            track(client, 50)
+            print("ready", flush=True)
+            thawed = before = time.monotonic()
+            while thawed - before < 1.0:
+                before = time.monotonic()
+                await asyncio.sleep(0.02)
+                thawed = time.monotonic()
+            page = await client.fetch("home-hero", customer_id="visitor-1", deadline=1.0)
+            took = time.monotonic() - thawed
+            while client.stats().delivered < 50:
+                await asyncio.sleep(0.01)
+            flushed = time.monotonic() - thawed
+            stats = client.stats()
+            say(matched=page["home-hero"].matched, took=took, flushed=flushed, connections=stats.connections_opened)
 
     run(main())
 

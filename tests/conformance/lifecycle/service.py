@@ -1,7 +1,8 @@
 """A small service to be signalled, killed, frozen and forked: the application that `Service` (processes.py) runs.
 
 It answers a click's UUID once the client has ACCEPTED it. Settings come from the environment: SPOOL (a directory),
-LINGER and GRACE (seconds), PARENT (what a module-level client has been through when gunicorn forks).
+LINGER and GRACE (seconds), PARENT ("constructed" or "entered": what a client of
+the module has been through when gunicorn forks).
 """
 
 import asyncio

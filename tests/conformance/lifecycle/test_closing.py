@@ -18,7 +18,7 @@ from moengage_personalize.spool import DiskSpool
 
 pytestmark = [pytest.mark.conformance, pytest.mark.anyio, pytest.mark.real_loops]
 
-GRACE = 0.4
+GRACE = 0.3
 RETURNS_BY = GRACE + 0.1
 MARGIN = 0.1  # seconds, for a machine that has other things to do; the next timeout of anybody is a second or more
 EVENTS = 200
@@ -47,7 +47,7 @@ async def test_closing_takes_no_longer_than_its_grace_from_a_server_that(
                 for client in (without, spooling):
                     await BEHAVIOURS[behaviour].prepare(client)
                     track(client, EVENTS)
-                await anyio.sleep(0.3)  # in the midst of it
+                await anyio.sleep(0.2)  # in the midst of it
                 track(without, EVENTS, "late")
                 async with Stopwatch() as watch:
                     one, other = await asyncio.gather(without.aclose(GRACE), spooling.aclose(GRACE))

@@ -33,9 +33,8 @@ def customers(emulator):
 # ── a second event loop ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@on_both_loops
-async def test_a_client_that_was_closed_cannot_be_opened_in_a_second_run(loop, emulated, tmp_path):
-    script, _ = await played("closed_then_opened_in_a_second_run", loop, tmp_path)
+async def test_a_client_that_was_closed_cannot_be_opened_in_a_second_run(emulated, tmp_path):
+    script, _ = await played("closed_then_opened_in_a_second_run", "asyncio", tmp_path)
     assert script.complaints == []
     assert emulated.ledger.counts.accepted == 10
 
@@ -65,9 +64,15 @@ async def test_two_loops_in_two_threads_with_a_client_each_are_strangers(emulate
 # ── forks ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@on_both_loops
-@pytest.mark.parametrize("spooled", [False, True], ids=["without a spool", "with a spool"])
-@pytest.mark.parametrize("how", ["forked_after_use", "forked_by_multiprocessing"])
+@pytest.mark.parametrize(
+    ("how", "loop", "spooled"),
+    [
+        ("forked_after_use", "asyncio", True),
+        ("forked_after_use", "uvloop", False),
+        ("forked_by_multiprocessing", "asyncio", False),
+        ("forked_by_multiprocessing", "uvloop", True),
+    ],
+)
 async def test_a_child_that_was_forked_after_use_makes_its_own_client_and_the_parent_goes_on(
     how, spooled, loop, emulated, tmp_path
 ):
@@ -113,17 +118,15 @@ async def test_under_gunicorn_preload_a_client_that_was_opened_in_the_parent_say
 # ── nobody closes ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@on_both_loops
-async def test_a_client_that_is_collected_unclosed_says_so_and_its_events_are_delivered(loop, emulated, tmp_path):
-    script, took = await played("forgotten_with_events_pending", loop, tmp_path)
+async def test_a_client_that_is_collected_unclosed_says_so_and_its_events_are_delivered(emulated, tmp_path):
+    script, took = await played("forgotten_with_events_pending", "asyncio", tmp_path)
     assert "was never closed: use `async with`" in script.stderr
     assert [line for line in script.complaints if "ResourceWarning" not in line] == []
     assert emulated.ledger.counts.accepted == 10
     assert took < 5
 
 
-@on_both_loops
-@pytest.mark.parametrize("spooled", [False, True], ids=["without a spool", "with a spool"])
+@pytest.mark.parametrize(("loop", "spooled"), [("asyncio", False), ("uvloop", True)])
 async def test_a_client_that_is_never_closed_counts_what_is_lost_and_does_not_hold_up_the_end(
     spooled, loop, emulated, tmp_path
 ):
@@ -146,9 +149,8 @@ async def test_a_client_whose_loop_is_never_closed_either_does_not_hold_up_the_e
     assert took < 5
 
 
-@on_both_loops
-async def test_a_resolver_that_is_stuck_holds_up_neither_the_closing_nor_the_end(loop, emulated, tmp_path):
-    script, took = await played("exits_while_the_resolver_is_stuck", loop, tmp_path)
+async def test_a_resolver_that_is_stuck_holds_up_neither_the_closing_nor_the_end(emulated, tmp_path):
+    script, took = await played("exits_while_the_resolver_is_stuck", "asyncio", tmp_path)
     assert took < 5
     assert json.loads(script.stdout) == {"dropped": 10}
     assert script.complaints == []
@@ -157,9 +159,8 @@ async def test_a_resolver_that_is_stuck_holds_up_neither_the_closing_nor_the_end
 # ── other threads ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@on_both_loops
-async def test_a_daemon_thread_is_told_the_remedies_and_does_not_hold_up_the_end(loop, emulated, tmp_path):
-    script, took = await played("tracked_by_a_daemon_thread", loop, tmp_path)
+async def test_a_daemon_thread_is_told_the_remedies_and_does_not_hold_up_the_end(emulated, tmp_path):
+    script, took = await played("tracked_by_a_daemon_thread", "asyncio", tmp_path)
     assert took < 5
     said = json.loads(script.stdout)
     assert "anyio.from_thread.run_sync(partial(client.track_impression, …))" in said["told"][0]
