@@ -85,7 +85,7 @@ class Group:
 
 
 def _is_alive(pid):
-    return f"/proc/{pid}/stat" and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 class Script(Group):
@@ -108,7 +108,7 @@ class Service(Group):
         )
         self.url = f"http://127.0.0.1:{self.port}"
 
-    async def ready(self, seconds=20.0):
+    async def ready(self, seconds=30.0):
         await anyio.to_thread.run_sync(await_port, self.port, self.process, seconds)
         return self
 
@@ -154,7 +154,7 @@ class Load:
     async def until(self, count):
         """Returns when so many more were accepted."""
         wanted = len(self.accepted) + count
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             while len(self.accepted) < wanted:
                 await anyio.sleep(0.01)
 
