@@ -601,7 +601,7 @@ class AsyncPersonalizeClient:
         """Undoes `pause`."""
         self._check_open()
         self._circuit.paused = False
-        if self._engine is not None:
+        if self._engine is not None and not self._has_ended:
             self._door.owner = get_ident()
             self._engine.pump.wake()
 

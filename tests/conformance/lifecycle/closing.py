@@ -85,6 +85,17 @@ class NeverAccepting(Network):
             yield f"https://127.0.0.1:{port}"
 
 
+class SilentHttp1(Network):
+    """Takes connections in cleartext, where HTTP/1.1 is spoken, and never says a word."""
+
+    @contextlib.contextmanager
+    def serving(self, certificates):
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()  # the kernel accepts
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
 class StuckResolver(Network):
     @contextlib.contextmanager
     def serving(self, certificates):
@@ -145,6 +156,7 @@ BEHAVIOURS = {
     "hangs in TLS": Behaviour(greeting="stalled_handshake"),
     "hangs after TLS": Behaviour(greeting="silent"),
     "hangs after a request": Behaviour("/hang"),
+    "hangs in HTTP/1.1": SilentHttp1(),
     "never reads": NeverReading(),
     "gives no credit": Behaviour("/withhold"),
     "answers 503 for ever": Behaviour("/status~code.503"),
