@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ._engine import Engine
     from .spool import Spool
 
-_State = Literal["new", "open", "closing", "closed", "forked"]
+_State = Literal["new", "opening", "open", "closing", "closed", "forked"]
 _IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
 _open_clients: weakref.WeakSet[AsyncPersonalizeClient] = weakref.WeakSet()
 
@@ -146,8 +146,19 @@ class AsyncPersonalizeClient:
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Self:
+        if self._state == "forked":
+            self._check_open()
         if self._state != "new":
             raise UsageError("a client is opened once: make a new one")
+        self._state = "opening"
+        try:
+            await self._open()
+        except BaseException:
+            self._state = "closed"
+            raise
+        return self
+
+    async def _open(self) -> None:
         self._loop = asyncio.get_running_loop()
         # asyncio's own clock is this one behind a method; other loops have clocks of their own.
         self._now = monotonic if type(self._loop).time is asyncio.BaseEventLoop.time else self._loop.time
@@ -162,6 +173,7 @@ class AsyncPersonalizeClient:
                 self._settings,
                 self._policies,
                 buffer=self._buffer,
+                door=self._door,
                 circuit=self._circuit,
                 effects=self._effects,
                 spool=self._spool,
@@ -169,15 +181,27 @@ class AsyncPersonalizeClient:
             )
             self._engine.radar.expect(self._expected)
             await self._engine.start()
-            self._door.owner, self._door.now, self._door.wake = get_ident(), self._now, self._engine.pump.wake
+        if self._state != "opening":  # somebody called aclose()
+            await self._end(-inf)
+            raise UsageError("the client was closed while it was being opened")
+        if self._engine is not None:
+            self._door.owner, self._door.now, self._door.wake = get_ident(), self._now, self._engine.wake
         self._state = "open"
         _open_clients.add(self)
-        return self
+
+    async def _end(self, deadline: float) -> None:
+        self._door.owner = 0
+        if self._engine is not None:
+            self._engine.close(deadline)
+            await self._engine.ended()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        from anyio import CancelScope  # loaded with the engine, long ago
+
+        with CancelScope(shield=True):  # a scope that is cancelled delivers on its way out, within the grace
+            await self.aclose()
 
     async def aclose(self, grace: float | None = None) -> DeliveryReport:
         """Delivers what is left and closes, within `grace` seconds; returns what became of everything.
@@ -188,13 +212,14 @@ class AsyncPersonalizeClient:
         Args:
             grace: Seconds; None takes the policy's.
         """
-        if self._state in ("new", "forked") or self._engine is None:
-            self._state = "closed"
+        if self._engine is None or self._engine.has_ended or self._state in ("new", "opening", "forked"):
+            self._state, self._door.owner = "closed", 0
+            if self._has_ended and self._engine is not None:
+                self._engine.pump.abandon()  # a loop that was closed under it counted nothing
         elif self._state != "closed":
             self._check_loop()
-            self._state, self._door.owner = "closing", 0
-            self._engine.close(self._now() + (self._policies.batching.grace if grace is None else grace))
-            await self._engine.ended()
+            self._state = "closing"
+            await self._end(self._now() + (self._policies.batching.grace if grace is None else grace))
             self._state = "closed"
         _open_clients.discard(self)
         self.last_report = self._report()
@@ -502,10 +527,15 @@ class AsyncPersonalizeClient:
             case "closing" | "closed":
                 self._closed += 1
                 return Admission.CLOSED
+            case "open" if self._has_ended:
+                self._check_loop()
+                self._closed += 1
+                return Admission.CLOSED
             case "open":
                 raise UsageError(
-                    "tracking belongs to the thread of the client's event loop: from another thread, such as a FastAPI"
-                    " `def` endpoint, use anyio.from_thread.run_sync(client.track_impression, …)"
+                    "tracking belongs to the thread of the client's event loop: from a FastAPI `def` endpoint, use"
+                    " anyio.from_thread.run_sync(partial(client.track_impression, …)); from a thread of your own,"
+                    " loop.call_soon_threadsafe(partial(…))"
                 )
         self._check_open()
         raise AssertionError  # pragma: no cover - the line above raised
@@ -568,7 +598,7 @@ class AsyncPersonalizeClient:
         """Undoes `pause`."""
         self._check_open()
         self._circuit.paused = False
-        if self._engine is not None:
+        if self._engine is not None and not self._has_ended:
             self._door.owner = get_ident()
             self._engine.pump.wake()
 
@@ -623,6 +653,8 @@ class AsyncPersonalizeClient:
         match self._state:
             case "open" if self._engine is None:
                 return Health(condition=Condition.DISABLED)
+            case "open" if self._has_ended:
+                return Health(condition=Condition.CLOSED, detail="the tasks of the client's event loop were cancelled")
             case "open" if self._circuit.paused:
                 return Health(condition=Condition.PAUSED)
             case "open":
@@ -641,9 +673,14 @@ class AsyncPersonalizeClient:
     def _report(self) -> DeliveryReport:
         return DeliveryReport(**self._buffer.counts())
 
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the background has ended although nobody closed the client."""
+        return self._engine is not None and self._engine.has_ended
+
     def _check_open(self) -> None:
         match self._state:
-            case "new":
+            case "new" | "opening":
                 raise UsageError("the client is not open: use `async with AsyncPersonalizeClient(…) as client`")
             case "closing" | "closed":
                 raise UsageError("the client is closed: make a new one")

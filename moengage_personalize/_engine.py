@@ -26,7 +26,9 @@ import anyio.abc
 import httpx
 
 from ._config import Policies, Settings
+from ._door import Door
 from ._effects import Effects
+from ._errors import UsageError
 from ._exchange import Call, Exchange
 from ._experiences import ExperiencesMetadata, Status
 from ._fetcher import Fetcher
@@ -54,6 +56,7 @@ class Engine:
         settings: Where to, as whom.
         policies: How.
         buffer: Where events wait.
+        door: Where they come in; shut when the background has ended, whoever ended it.
         circuit: What senders know together.
         effects: The outside world.
         spool: Where accepted events are journaled.
@@ -67,6 +70,7 @@ class Engine:
         policies: Policies,
         *,
         buffer: Buffer,
+        door: Door,
         circuit: Circuit,
         effects: Effects,
         spool: Spool | None = None,
@@ -75,9 +79,10 @@ class Engine:
         self._spool = spool
         self.spooling = None if spool is None else _spooling(spool, buffer, effects)
         self._exchange = Exchange(transport, settings, effects)
+        self._door = door
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._host_task: asyncio.Task[None] | None = None
         self._started = anyio.Event()
-        self._done = anyio.Event()
         self._deadline = inf
         self._unreadable = 0  # entries of the last metadata
         self.transport = transport
@@ -105,21 +110,43 @@ class Engine:
     def exchange(self) -> Exchange:
         return self._exchange
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is delivered any more: closed, cancelled with its loop's tasks, or the loop is closed."""
+        host = self._host_task
+        return host is not None and (host.done() or host.get_loop().is_closed())
+
     async def start(self) -> None:
-        """Opens the spool, starts the host, and returns when it is there.
+        """Opens the spool, starts the host, and returns when it is there. If that fails, nothing is left behind.
 
         Raises:
             SpoolError: The spool cannot be opened.
         """
-        if self._spool is not None:
-            await self._spool.open()
-        loop = asyncio.get_running_loop()
-        self._host_task = loop.create_task(self._host(), name="moengage_personalize", context=Context())
         try:
+            if self._spool is not None:
+                await self._spool.open()
+            loop = asyncio.get_running_loop()
+            self._host_task = loop.create_task(self._host(), name="moengage_personalize", context=Context())
+            self._host_task.add_done_callback(lambda _: self._started.set())
             await self._started.wait()
         except BaseException:
             self.close(-inf)
+            with anyio.CancelScope(shield=True):
+                await (self.ended() if self._host_task is not None else _quietly(self._exchange.aclose))
             raise
+
+    def wake(self) -> None:
+        """Has the pump look again.
+
+        Raises:
+            UsageError: The loop was closed under it, and it never will; what waits is given up, or spooled.
+        """
+        try:
+            self.pump.wake()
+        except RuntimeError:
+            self._door.owner = 0
+            self.pump.abandon()
+            raise UsageError("the event loop in which the client was opened was closed, and not the client") from None
 
     def close(self, deadline: float) -> None:
         """Asks the host to deliver what is left and end by the deadline; a later call may only shorten it."""
@@ -128,7 +155,8 @@ class Engine:
 
     async def ended(self) -> None:
         """Returns when the host has ended. Cancelling the wait does not cancel the host."""
-        await self._done.wait()
+        if self._host_task is not None:
+            await asyncio.wait([self._host_task])
 
     async def metadata(self, status: Iterable[Status] | Status | None, deadline: float) -> ExperiencesMetadata:
         """Returns the workspace's experiences, by `deadline` on the loop's clock.
@@ -157,17 +185,14 @@ class Engine:
         except Exception as error:  # the pump and the flights are total
             log.critical("the background failed with %s: this is a bug of moengage_personalize", type(error).__name__)
         finally:
-            self._started.set()
+            self._door.owner = 0
             self.fetcher.close()
-            try:
-                with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE):
-                    await self.fetcher.ended(GOODBYE / 2)
-                    async with anyio.create_task_group() as tasks:
-                        tasks.start_soon(_quietly, self._exchange.aclose)
-                        if self._spool is not None:
-                            tasks.start_soon(_quietly, self._spool.aclose)
-            finally:
-                self._done.set()
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE):
+                await self.fetcher.ended(GOODBYE / 2)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(_quietly, self._exchange.aclose)
+                    if self._spool is not None:
+                        tasks.start_soon(_quietly, self._spool.aclose)
 
 
 def _spooling(spool: Spool, buffer: Buffer, effects: Effects) -> Spooling:

@@ -98,7 +98,7 @@ class Pump:
         self._slots = anyio.Semaphore(batching.senders, fast_acquire=True)
         self._scope = anyio.CancelScope()
         self._now: Callable[[], float] = anyio.current_time  # in `run`: the loop's own, which costs a tenth of it
-        self._closing = False
+        self._closing = self._ended = False
         self._condition = Condition.HEALTHY
         self.requests = 0
         self.retries = 0
@@ -131,7 +131,7 @@ class Pump:
         self.wake()
         try:
             with anyio.move_on_after(timeout):
-                while barrier.remaining:
+                while barrier.remaining and not self._ended:
                     await self._change()
         finally:
             self._buffer.lift(barrier)
@@ -152,10 +152,15 @@ class Pump:
                                 senders.start_soon(self._deliver, batch)
                     refilling.cancel_scope.cancel()
         finally:
-            self._buffer.abandon(DropReason.CLOSED)
-            self._release()
+            self.abandon()
             self.note_losses()
             self.wake()
+
+    def abandon(self) -> None:
+        """Counts what nobody will deliver any more; what is spooled stays for the next process."""
+        self._ended = True
+        self._buffer.abandon(DropReason.CLOSED)
+        self._release()
 
     def _release(self) -> None:
         if self._spooling is not None:

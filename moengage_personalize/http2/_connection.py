@@ -146,6 +146,12 @@ class Connection:
         self._machine.close()
         self._after()
 
+    def abort(self) -> None:
+        """End it now, whatever the peer has not read."""
+        self.close()
+        if self._link is not None:
+            self._link.abort()
+
     def forsake(self, *, forked: bool) -> None:
         """Its loop is gone: wake nobody, write nothing. In a forked child the socket is left alone."""
         if self._socket is not None and not forked:

@@ -134,16 +134,20 @@ class Pool:
         return self._fallback
 
     async def close(self) -> None:
-        """End everything, politely, within a bound."""
+        """End everything, politely; but whoever does not read is not waited for beyond a bound or a cancellation."""
         self._worker.stop()
         self._all_ended = self._all_ended or self.runtime.waiter()
         for connection in list(self._open):
             connection.close()
-        with anyio.move_on_after(CLOSE_LIMIT + 0.5, shield=True):
-            if self._fallback is not None:
-                await self._fallback.aclose()
-            if self._open:
-                await self._all_ended
+        try:
+            with anyio.move_on_after(CLOSE_LIMIT + 0.5):
+                if self._fallback is not None:
+                    await self._fallback.aclose()
+                if self._open:
+                    await self._all_ended
+        finally:
+            for connection in list(self._open):
+                connection.abort()
 
     def forsake(self) -> None:
         """Its loop is gone, or its process is another."""

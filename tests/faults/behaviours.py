@@ -307,13 +307,13 @@ async def reset(exchange: Exchange) -> None:
 
 @behaviour("/goaway")
 async def goaway(exchange: Exchange) -> None:
-    """GOAWAY on the first visit of this name.
+    """GOAWAY on the first `times` visits of this name (1).
 
     `last`: "this" (this request is the last that is served), "zero" (nothing was), "max" (a warning;
     everything is served), "before" (this one is not served, the earlier ones are). `code` as given. What is
     served is answered after `ms`; then the connection is closed.
     """
-    if not _first_visits(exchange, 1):
+    if not _first_visits(exchange, exchange.number("times", 1)):
         await ok(exchange)
         return
     connection = exchange.connection

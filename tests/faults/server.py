@@ -120,8 +120,12 @@ class Exchange:
         self.connection = connection
         self.stream_id = stream_id
         self.headers = headers
-        self.path, _, query = headers[":path"].partition("?")
+        path, _, query = headers[":path"].partition("?")
+        # A client that adds a path of its own wishes in the first segment: `/status~code.503/v1/experiences/events`.
+        first, *parameters = path.split("/")[1].split("~")
+        self.path = f"/{first}"
         self.query = dict(pair.partition("=")[::2] for pair in query.split("&") if pair)
+        self.query.update(pair.partition(".")[::2] for pair in parameters)
         self.body = bytearray()
         self.whole = asyncio.Event()
         self.credit = connection.config.credit

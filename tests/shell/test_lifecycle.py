@@ -14,7 +14,15 @@ import httpx
 import pytest
 from support.moengage import CONTEXT, MoEngage, accepted, error, make_client
 
-from moengage_personalize import Admission, BatchPolicy, ReservedCustomerIdWarning, UsageError
+from moengage_personalize import (
+    Admission,
+    BatchPolicy,
+    Condition,
+    PersonalizeError,
+    ReservedCustomerIdWarning,
+    UsageError,
+)
+from moengage_personalize.spool import DiskSpool
 
 pytestmark = pytest.mark.anyio
 
@@ -137,9 +145,76 @@ async def test_a_cancelled_loop_counts_what_it_loses():
     host.cancel()
     await asyncio.wait([host])
     assert client.stats().dropped_by_reason == {"closed": 1}
+    assert client.track_impression(CONTEXT, customer_id="john") is Admission.CLOSED
+    assert client.health().condition is Condition.CLOSED
+    assert client.stats().closed == 1
     assert client.stats().balanced
-    await client.aclose()
+    assert (await client.aclose()).dropped == 1
     assert moengage.closed
+
+
+async def test_leaving_in_a_cancelled_scope_delivers_all_the_same():
+    async def events(body):
+        await anyio.sleep(1)
+        return accepted()
+
+    moengage = MoEngage(events=events)
+    with anyio.move_on_after(10) as scope:
+        async with make_client(moengage, batching=BatchPolicy(linger=60)) as client:
+            client.track_impression(CONTEXT, customer_id="john")
+            await anyio.sleep(20)
+    assert scope.cancelled_caught
+    assert client.last_report.delivered == 1
+
+
+async def test_opening_that_is_cancelled_leaves_nothing_behind():
+    moengage = MoEngage()
+    client = make_client(moengage)
+    before = asyncio.all_tasks()
+    opening = asyncio.create_task(client.__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    assert asyncio.all_tasks() == before
+    assert moengage.closed
+    assert client.track_impression(CONTEXT, customer_id="john") is Admission.CLOSED
+    assert (await client.aclose()).balanced
+
+
+async def test_a_spool_that_cannot_be_opened_leaves_no_transport_open(tmp_path):
+    (tmp_path / "file").touch()
+    moengage = MoEngage()
+    client = make_client(moengage, spool=DiskSpool(tmp_path / "file"))
+    with pytest.raises(PersonalizeError):
+        await client.__aenter__()
+    assert moengage.closed
+
+
+async def test_closing_while_opening_wins():
+    moengage = MoEngage()
+    client = make_client(moengage)
+    opening = asyncio.create_task(client.__aenter__())
+    await asyncio.sleep(0)
+    with pytest.raises(UsageError, match="opened once"):
+        await client.__aenter__()
+    await client.aclose()
+    with pytest.raises(UsageError, match="closed while it was being opened"):
+        await opening
+    assert moengage.closed
+
+
+def test_a_loop_that_was_closed_under_an_open_client_is_said_once_and_for_all():
+    loop = asyncio.new_event_loop()
+    client = make_client()
+    loop.run_until_complete(client.__aenter__())
+    loop.close()
+    with pytest.raises(UsageError, match="closed, and not the client"):
+        client.track_impression(CONTEXT, customer_id="john")
+    with pytest.raises(UsageError, match="another event loop"):
+        client.track_impression(CONTEXT, customer_id="john")
+    assert client.stats().dropped_by_reason == {"closed": 1}
+    assert asyncio.run(client.aclose()).balanced
 
 
 async def test_a_client_is_opened_once():

@@ -138,3 +138,15 @@ async def test_a_directory_that_cannot_be_used_is_a_clear_error(tmp_path):
     place.write_text("x")
     with pytest.raises(PersonalizeError, match="spool"):
         await client_of(MoEngage(), place).__aenter__()
+
+
+async def test_flushing_ends_with_the_client_although_the_events_stay(tmp_path):
+    down = MoEngage(events=lambda body: error(503))
+    async with client_of(down, tmp_path) as client:
+        client.track_impression(CONTEXT, customer_id="john")
+        async with anyio.create_task_group() as tasks:
+            with anyio.fail_after(10):
+                tasks.start_soon(client.flush, 60.0)
+                await anyio.sleep(0.05)
+                await client.aclose(0.05)
+    assert client.last_report.spooled == 1
