@@ -168,11 +168,12 @@ def test_a_terminal_gets_a_table_and_no_colour_if_it_wants_none(no_color, server
     with os.fdopen(terminal, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         assert main(["fetch", "home-hero", "no-such-key"]) == 1
-    shown = ""
+    seen = b""
     with contextlib.suppress(OSError):  # its other end is closed
-        while piece := os.read(controller, 65_536).decode():
-            shown += piece
+        while piece := os.read(controller, 65_536):
+            seen += piece
     os.close(controller)
+    shown = seen.decode()
     assert "no-such-key" in shown
     assert "\N{BOX DRAWINGS LIGHT HORIZONTAL}" in shown
     assert ("\x1b[3" in shown or "\x1b[1;3" in shown) is (no_color is None)
