@@ -160,7 +160,10 @@ def serving(protocol=None, *, context=None, cleartext=False, **options):
         for each in made:
             if hasattr(each, "transport"):  # its handshake was completed
                 each.transport.abort()
-        await asyncio.sleep(0)
+        for _ in range(1_000):  # a handshake that was under way ends because its client has gone
+            await asyncio.sleep(0.001)
+            if not getattr(listening, "_active_count", 0):
+                break
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()
