@@ -28,7 +28,7 @@ HTTPX, ASYNCIO, OURS, CLIENT = (
 CODE = {
     HTTPX: "import httpx",
     ASYNCIO: "import httpx, asyncio",
-    OURS: "import httpx, moengage_personalize",
+    OURS: "import httpx; from moengage_personalize import AsyncPersonalizeClient",  # they load late
     CLIENT: "import httpx, moengage_personalize as m; m.AsyncPersonalizeClient('WORKSPACE', 'key', '01')",
 }
 MEASURED = (

@@ -93,7 +93,7 @@ def test_pytest_has_its_fixtures_unless_it_is_told_otherwise(pytester, arguments
 def test_importing_the_package_needs_no_extra_and_is_lean():
     # What an extra brings, and what takes long to import, is loaded by those who use it.
     late = (
-        "trustme cryptography uvloop fastapi starlette trio cattrs pytest click rich"
+        "trustme cryptography uvloop fastapi starlette trio cattrs pytest"
         " moengage_personalize.emulator moengage_personalize.testing moengage_personalize.cli"
     ).split()
     code = (
