@@ -12,13 +12,14 @@ import anyio.from_thread
 import anyio.to_thread
 import httpx
 import pytest
-from support.moengage import CONTEXT, MoEngage, accepted, error, make_client
+from support.moengage import CONTEXT, MoEngage, accepted, error, make_client, served, serving
 
 from moengage_personalize import (
     Admission,
     BatchPolicy,
     Condition,
     PersonalizeError,
+    Reason,
     ReservedCustomerIdWarning,
     UsageError,
 )
@@ -90,6 +91,27 @@ async def test_closing_takes_no_longer_than_grace_however_the_server_behaves(ans
     assert report.dropped_by_reason == {"closed": 1_000}
     assert report.balanced
     assert report.pending == 0
+
+
+async def test_a_fetch_under_way_may_be_answered_while_closing_delivers_and_then_is_closed():
+    async def fetch(body):
+        await anyio.sleep(0.5 if body["experience_key"] == ["soon"] else 60)
+        return serving(soon=served())
+
+    moengage = MoEngage(fetch=fetch, events=lambda body: 3_600)
+    pages = {}
+
+    async def ask(key):
+        pages[key] = (await client.fetch(key, customer_id=f"{key}@example.com", deadline=100.0))[key]
+
+    async with make_client(moengage) as client, anyio.create_task_group() as tasks:
+        client.track_impression(CONTEXT, customer_id="john")
+        tasks.start_soon(ask, "soon")
+        tasks.start_soon(ask, "late")
+        await anyio.sleep(0.1)
+        await client.aclose(1.0)
+    assert pages["soon"].matched
+    assert pages["late"].reason is Reason.CLOSED
 
 
 async def test_a_pause_that_outlasts_the_grace_is_not_waited_for():

@@ -22,6 +22,7 @@ from moengage_personalize import (
     RetryPolicy,
     event_uuid_for,
 )
+from moengage_personalize.core.delivery import Delivery
 
 pytestmark = pytest.mark.anyio
 NOW = 1_725_258_666.9
@@ -379,6 +380,53 @@ async def test_retry_after_pauses_every_sender():
         assert client.stats().delivered == 401
     later = [time - began for time in moengage.times[1:]]
     assert min(later) >= 30
+
+
+async def test_a_reset_without_retry_after_pauses_every_sender():
+    answers = [error(429, x_ratelimit_remaining="0", x_ratelimit_reset="30")]
+    moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())
+    async with client_of(moengage, batching=BatchPolicy(linger=0, senders=4)) as client:
+        began = anyio.current_time()
+        client.track_impression(CONTEXT, customer_id="first")
+        await anyio.sleep(1)
+        client.track_impression(CONTEXT, customer_id="second")
+        assert (await client.flush(60)).delivered == 2
+    assert min(time - began for time in moengage.times[1:]) >= 30
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[", b"{}"])
+async def test_an_acknowledgement_is_a_status_and_not_a_body(body):
+    moengage = MoEngage(events=lambda _: httpx.Response(200, content=body))
+    async with client_of(moengage) as client:
+        client.track_impression(CONTEXT, customer_id="john")
+        assert (await client.flush()).delivered == 1
+    assert moengage.count("events") == 1
+
+
+async def test_an_acknowledgement_beyond_the_bound_is_asked_for_again_with_the_same_bytes():
+    answers = [httpx.Response(200, content=b"x" * 2_000_000)]
+    moengage = MoEngage(events=lambda body: answers.pop() if answers else accepted())
+    async with client_of(moengage) as client:
+        client.track_impression(CONTEXT, customer_id="john")
+        assert (await client.flush()).delivered == 1
+    first, second = moengage.bodies
+    assert first == second
+
+
+async def test_a_bug_in_a_delivery_is_counted_and_the_next_one_goes_on(monkeypatch, caplog):
+    def bug(*_):
+        monkeypatch.undo()
+        raise ZeroDivisionError
+
+    moengage = MoEngage()
+    async with client_of(moengage, batching=BatchPolicy(linger=0, senders=1)) as client:
+        monkeypatch.setattr(Delivery, "next", bug)
+        client.track_impression(CONTEXT, customer_id="john")
+        report = await client.flush()
+        assert (report.dropped_by_reason, report.balanced) == ({"internal error": 1}, True)
+        client.track_impression(CONTEXT, customer_id="jane")
+        assert (await client.flush()).delivered == 1
+    assert "a delivery failed with ZeroDivisionError" in caplog.text
 
 
 async def test_events_expire_by_the_wall_clock():

@@ -15,6 +15,7 @@ from contextlib import suppress
 import attrs
 import pytest
 from spool.helpers import SEGMENT, Bench, entry, segments
+from spool.test_format import newer
 
 from moengage_personalize.spool import (
     DeadLetter,
@@ -23,6 +24,7 @@ from moengage_personalize.spool import (
     Spool,
     SpoolClosedError,
     SpoolDirectoryError,
+    SpoolFormatError,
     SpoolFullError,
     SpoolSyncError,
     _segment,
@@ -324,6 +326,17 @@ async def test_an_open_that_fails_leaves_no_thread_and_may_be_tried_again(root):
         if thread.name == "moengage-personalize-spool":
             thread.join(5)
             assert not thread.is_alive()
+
+
+@run
+async def test_tombstones_of_a_newer_version_are_an_error_at_open(root):
+    spool = await opened(root)
+    await spool.forget(b'"john"')
+    await spool.aclose()
+    path = root / "tombstones"
+    path.write_bytes(newer(path.read_bytes()))
+    with pytest.raises(SpoolFormatError):
+        await spool_at(root).open()
 
 
 def test_a_second_event_loop_may_open_it_again(root):
