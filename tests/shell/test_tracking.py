@@ -366,6 +366,39 @@ async def test_a_callable_key_is_asked_again_before_every_probe(status):
         await client.aclose(0)
 
 
+async def test_a_callable_key_that_hangs_does_not_hold_the_senders_for_ever():
+    hanging, moengage = [1, 1, 1], MoEngage()
+
+    async def api_key():
+        if hanging:
+            hanging.pop()
+            await anyio.sleep_forever()
+        return "key"
+
+    async with AsyncPersonalizeClient(
+        "WORKSPACE", api_key, "01", transport=moengage, effects=Effects(jitter=lambda: 0.5)
+    ) as client:
+        for number in range(500):
+            client.track_impression(CONTEXT, customer_id=f"customer-{number}")
+        await client.flush(5)
+        assert moengage.requests == []
+        report = await client.flush(90)
+        assert client.health().condition is Condition.HEALTHY
+    assert (report.delivered, report.dropped) == (500, 0)
+
+
+async def test_a_callable_key_that_hangs_does_not_outlive_the_grace():
+    moengage = MoEngage()
+    client = AsyncPersonalizeClient("WORKSPACE", anyio.sleep_forever, "01", transport=moengage)
+    async with client:
+        client.track_impression(CONTEXT, customer_id="john")
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        report = await client.aclose(2)
+    assert anyio.current_time() - began <= 2.5
+    assert (report.dropped, report.pending, moengage.closed) == (1, 0, True)
+
+
 async def test_retry_after_pauses_every_sender():
     answers = [error(429, retry_after="30")]
     moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())
