@@ -25,6 +25,7 @@ from moengage_personalize.spool import (
     SpoolDirectoryError,
     SpoolFullError,
     SpoolSyncError,
+    _disk,
     _segment,
 )
 from moengage_personalize.spool._thread import JournalThread
@@ -448,6 +449,20 @@ async def test_forgetting_removes_a_persons_entries_and_dead_letters_and_nobody_
     again = await opened(root)
     assert {found.customer for _, found in await everything(again)} == {b'"customer-0"', b'"customer-2"'}
     await again.aclose()
+
+
+@run
+async def test_a_tick_before_the_spool_is_open_leaves_no_lock_behind(root, monkeypatch):
+    class Hasty(JournalThread):
+        def start(self):
+            self._tick()()  # as if the machine had let it wait for longer than the interval
+            super().start()
+
+    monkeypatch.setattr(_disk, "JournalThread", Hasty)
+    spool = await opened(root)
+    assert [path.stem for path in root.glob("*.lock")] == [spool._keeper.lock.owner]
+    await spool.aclose()
+    assert not [*root.glob("*.lock"), *segments(root)]
 
 
 @run
