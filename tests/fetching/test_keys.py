@@ -6,7 +6,7 @@ import anyio
 import attrs
 import httpx
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from support.moengage import CONTEXT, MoEngage, error, make_client
 
 from moengage_personalize import Effects, Experience, InvalidInputError, Reason, ServerError
@@ -141,6 +141,7 @@ NAMES = st.one_of(
     st.dictionaries(NAMES, st.sampled_from(["x", 1, 1.5, True, None, [], {}]), max_size=8),
     st.lists(NAMES, min_size=1, max_size=6, unique=True),
 )
+@example(payload={"": "x", "X::": 1}, keys=["class"])
 def test_whatever_things_are_called_the_module_runs_and_its_classes_decode_what_was_sampled(payload, keys):
     module = {"__name__": "generated"}
     exec(write(keys, {key: sampled(key, **payload) for key in keys}), module)
