@@ -41,6 +41,18 @@ async def test_a_misspelled_key_is_told_once_with_the_nearest_that_exists(caplog
     assert moengage.count("metadata") == 2 + 3
 
 
+async def test_a_key_whose_entry_may_be_the_unreadable_one_is_not_called_missing(caplog):
+    broken = [{"experience_key": "a-key"}]
+    moengage = MoEngage(metadata=lambda body: httpx.Response(200, json={"metadata": {"experiences": broken}}))
+    async with make_client(moengage) as client:
+        client.expect("a-key")
+        await anyio.sleep(0.1)
+        assert warnings_in(caplog) == ["1 of the workspace's experiences cannot be read, and are left out"]
+        broken[:] = []
+        await anyio.sleep(86_400 * 1.2)
+    assert warnings_in(caplog)[1:] == ["the experience key 'a-key' does not exist in this workspace"]
+
+
 async def test_a_key_that_vanishes_is_told_the_next_day(caplog):
     keys = ["a-key"]
     moengage = MoEngage(metadata=lambda body: listing(*keys))
