@@ -335,7 +335,8 @@ class AsyncPersonalizeClient:
     async def unknown_keys(self) -> Mapping[str, str | None]:
         """Asks now: the keys of `expect` that do not exist, each with the nearest that does, if one is near.
 
-        For a start-up that rather fails than shows defaults. With `enabled=False` there is nobody to ask, and none.
+        For a start-up that rather fails than shows defaults. With `enabled=False` there is nobody to ask, and none;
+        nor where an entry of the workspace's list cannot be read, which may be the one that is missed.
 
         Raises:
             PersonalizeError: Their trouble.

@@ -172,7 +172,7 @@ class Engine:
         self._unreadable = found.unreadable
         return found
 
-    async def _known_keys(self) -> Iterable[str]:
+    async def _known_keys(self) -> ExperiencesMetadata:
         return await self.metadata(None, anyio.current_time() + METADATA_TIMEOUT)
 
     async def _host(self) -> None:

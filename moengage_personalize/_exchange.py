@@ -113,7 +113,7 @@ class Exchange:
             ConfigurationError: The `api_key` callable failed.
         """
         if self._headers is None:
-            await self._authorize()
+            await self._authorize(deadline)
         headers = self._headers
         answer = self._answer(call, await self._exchange(call, deadline), headers)
         if isinstance(answer, PersonalizeError):
@@ -196,9 +196,12 @@ class Exchange:
             self._routes.clear()
 
     async def renew(self) -> None:
-        """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`."""
+        """Asks for the key again if it was refused and comes from a callable; see `credentials_changed`.
+
+        As long as it takes: the caller has a deadline.
+        """
         if self._headers is None:
-            await self._authorize()
+            await self._authorize(inf)
 
     async def _exchange(self, call: Call, deadline: float) -> Reply | Response:
         try:
@@ -249,8 +252,12 @@ class Exchange:
         finally:
             await response.aclose()
 
-    async def _authorize(self) -> None:
-        key = await current_api_key(self._settings.api_key)
+    async def _authorize(self, deadline: float) -> None:
+        key: Secret | None = None
+        with anyio.CancelScope(deadline=deadline):
+            key = await current_api_key(self._settings.api_key)
+        if key is None:
+            raise DeadlineExceededError("the api_key callable did not return within the deadline")
         workspace = self._settings.workspace_id
         credentials = b64encode(f"{workspace.reveal()}:{key.reveal()}".encode())
         self.credentials_changed += credentials.decode() != self._credentials.reveal()

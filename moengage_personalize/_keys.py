@@ -4,6 +4,9 @@ Theory: the code says at start-up which keys it will ask for. They are compared 
 once a day, as MoEngage advises for metadata (api-facts.md, section 5). A key that is not there is logged once, with the
 nearest one that is; when it appears it is forgotten, so that it can be missed again.
 
+Where an entry of the list could not be read, no key is called missing: it may be that one. (Whoever reads the list logs
+that.)
+
 Invariants: `run` is total. The list is asked for at most once per `PAUSE` (once a day, when it came), and not at all
 as long as no key is expected.
 """
@@ -18,6 +21,7 @@ from typing import Final
 import anyio
 
 from ._errors import PersonalizeError
+from ._experiences import ExperiencesMetadata
 
 log = logging.getLogger("moengage_personalize")
 DAY: Final = 86_400.0
@@ -28,11 +32,11 @@ class Radar:
     """Watches the expected keys. See the module's docstring.
 
     Args:
-        known: Returns the keys that exist; raises `PersonalizeError`.
+        known: Returns the experiences that exist; raises `PersonalizeError`.
         jitter: Chance: processes that were started together do not ask together the next day.
     """
 
-    def __init__(self, known: Callable[[], Awaitable[Iterable[str]]], jitter: Callable[[], float]) -> None:
+    def __init__(self, known: Callable[[], Awaitable[ExperiencesMetadata]], jitter: Callable[[], float]) -> None:
         self._known = known
         self._jitter = jitter
         self._expected: dict[str, None] = {}
@@ -62,7 +66,10 @@ class Radar:
 
     async def unknown(self) -> Mapping[str, str | None]:
         """Returns the expected keys that do not exist, each with the nearest that does, if one is near."""
-        known = list(await self._known())
+        metadata = await self._known()
+        if metadata.unreadable:
+            return {}
+        known = list(metadata)
         missing = [key for key in self._expected if key not in known]
         return {key: next(iter(get_close_matches(key, known, 1)), None) for key in missing}
 

@@ -116,11 +116,17 @@ def write(keys: Iterable[str], sample: Experiences | Mapping[str, Any]) -> str:
 def _class(name: str, constant: str, payload: Mapping[str, Any]) -> str:
     from moengage_personalize._decode import fold  # what is generated must be what is found
 
-    fields: dict[str, str] = {}
-    for variable in sorted(payload, key=lambda name: (name != _field_name(name), name)):  # as `decode` chooses
-        if field := _field_name(variable):
-            fields.setdefault(fold(variable), f"    {field}: {_type(payload[variable])}\n")
-    lines = "".join(sorted(fields.values()))
+    alike: dict[str, list[str]] = {}
+    for variable in sorted(payload):
+        alike.setdefault(fold(variable), []).append(variable)
+    fields = []
+    for variables in alike.values():
+        # As `decode` chooses: the variable of exactly that name, or the first of them, be there a name for it or not.
+        found = [(field != variable, field) for variable in variables if (field := _field_name(variable))]
+        if found:
+            _, field = min(found)
+            fields.append(f"    {field}: {_type(payload.get(field, payload[variables[0]]))}\n")
+    lines = "".join(sorted(fields))
     return f'\n\n@attrs.frozen(kw_only=True)\nclass {name}:\n    """`{constant}`."""\n' + (lines and f"\n{lines}")
 
 

@@ -313,7 +313,9 @@ class DiskSpool:
             self._thread.wake()
 
     def _tick(self) -> None:
-        """In the spool's thread."""
+        """In the spool's thread. Not before it is open: housekeeping would claim a lock that `open` then forgets."""
+        if self._state != "open":
+            return
         chores = self._keeper.cycle(time.monotonic())
         if chores:
             tell(self._loop, partial(self._accept, chores))

@@ -17,12 +17,12 @@ from attrs import field, frozen
 from ._dead_letters import DeadLetters
 from ._directory import Directory, ForeignFileError, directory_at
 from ._errors import SpoolDirectoryError, speaking_of
-from ._format import RECORDS_AT, Frame, Header, HeaderFault, Kind, decode_entry, read_header, scan
+from ._format import Frame, Header, HeaderFault, Kind, decode_entry
 from ._nouns import DeadLetter, Entry
+from ._records import Records, header_of
 from ._shared_log import SharedLog
 from ._tombstones import Tombstones
 
-_WINDOW = 1 << 18
 _EVERYTHING = 1 << 62
 
 
@@ -98,12 +98,12 @@ class SpoolInspection:
 
     def _file(self, name: str, owner: str, *, living: bool) -> SpoolFile:
         size = self._directory.stat(name).st_size
-        header = self._header(name)
+        header = header_of(self._directory, name)
         if not isinstance(header, Header):
             fault = None if header is HeaderFault.BLANK else header.value
             return SpoolFile(name=name, owner=owner, living=living, bytes=size, fault=fault)
         pending = settled = skipped = 0
-        for frame in (pages := _Pages(self._directory, name, header)):
+        for frame in (pages := Records(self._directory, name, header)):
             settled += frame.settled
             pending += not frame.settled
         skipped = pages.skipped
@@ -119,23 +119,13 @@ class SpoolInspection:
         )
 
     def _in_order(self, owner: str) -> list[str]:
-        headers = {name: self._header(name) for name in self._directory.segments_of(owner)}
+        headers = {name: header_of(self._directory, name) for name in self._directory.segments_of(owner)}
         readable = {name: header.sequence for name, header in headers.items() if isinstance(header, Header)}
         return sorted(readable, key=readable.__getitem__)
 
     def _frames(self, name: str) -> Iterator[Frame]:
-        header = self._header(name)
-        return iter(_Pages(self._directory, name, header)) if isinstance(header, Header) else iter(())
-
-    def _header(self, name: str) -> Header | HeaderFault:
-        try:
-            fd = self._directory.open_file(name)
-        except FileNotFoundError:
-            return HeaderFault.BLANK
-        try:
-            return read_header(os.pread(fd, RECORDS_AT, 0))
-        finally:
-            os.close(fd)
+        header = header_of(self._directory, name)
+        return iter(Records(self._directory, name, header)) if isinstance(header, Header) else iter(())
 
     def _lives(self, owner: str) -> bool:
         try:
@@ -149,30 +139,6 @@ class SpoolInspection:
         finally:
             os.close(fd)
         return False
-
-
-class _Pages:
-    """The records of one segment, a window at a time."""
-
-    def __init__(self, directory: Directory, name: str, header: Header) -> None:
-        self._directory, self._name, self._marker = directory, name, header.marker
-        self.skipped = 0
-
-    def __iter__(self) -> Iterator[Frame]:
-        try:
-            fd = self._directory.open_file(self._name)
-        except FileNotFoundError:
-            return
-        try:
-            size, at, window = os.fstat(fd).st_size, RECORDS_AT, _WINDOW
-            while at < size and (data := os.pread(fd, window, at)):
-                page = scan(data, self._marker, base=at, size=size, limit=len(data))
-                self.skipped += page.skipped
-                yield from page.frames
-                window = _WINDOW if page.next > at else 2 * window
-                at = page.next
-        finally:
-            os.close(fd)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from ._format import RECORDS_AT, HeaderFault, read_header
 from ._inheritance import Inheritance, pending_entry
 from ._journal import Chore, Journal, Leave
 from ._nouns import DeadLetter, Entry, Ticket
+from ._records import newest_of
 from ._segment import Segment, create_segment
 from ._tombstones import Tombstones
 
@@ -138,7 +139,8 @@ class Keeper:
         """Write a tombstone; answers what to scrub, and how many dead letters were removed."""
         self.adopt()
         with speaking_of("write a tombstone"):
-            self.tombstones.add(customer, now, self._oldest)
+            until = max(now, newest_of(self.directory, customer))  # the clock may have been set back
+            self.tombstones.add(customer, until, now, self._oldest)
             self.tombstones.refresh()
         with speaking_of("remove dead letters"):
             letters = self.letters.remove(lambda letter: letter.entry.customer == customer, erase=True)

@@ -48,10 +48,17 @@ class Tombstones:
         self._version = version
         return True
 
-    def add(self, customer: bytes, now: float, oldest: Callable[[], float | None]) -> None:
-        """Forget a person, durably. `oldest` answers when the oldest entries may have been accepted."""
+    def add(self, customer: bytes, until: float, now: float, oldest: Callable[[], float | None]) -> None:
+        """Forget a person, durably: what was accepted until then.
+
+        Args:
+            customer: Who.
+            until: When the newest event was accepted that may not be sent, or now.
+            now: Wall clock, epoch seconds.
+            oldest: Answers when the oldest entries may have been accepted.
+        """
         with self.log.locked() as log:
-            stone = encode_tombstone(_digest(customer, log.header.marker), now)
+            stone = encode_tombstone(_digest(customer, log.header.marker), until)
             frames = log.frames()
             horizon = oldest() if len(frames) >= _MANY else None
             if horizon is None:

@@ -259,7 +259,7 @@ def test_a_customer_is_encoded_as_the_client_does(customer_id):
 
 
 def test_a_large_file_is_read_in_windows(directory, monkeypatch):
-    monkeypatch.setattr("moengage_personalize.spool._inspection._WINDOW", 512)
+    monkeypatch.setattr("moengage_personalize.spool._records._WINDOW", 512)
     report(directory, *range(40))
     spool = inspect_spool(directory)
     (found,) = [file for file in spool.files() if file.pending]

@@ -6,7 +6,7 @@ import anyio
 import attrs
 import httpx
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from support.moengage import CONTEXT, MoEngage, error, make_client
 
 from moengage_personalize import Effects, Experience, InvalidInputError, Reason, ServerError
@@ -39,6 +39,18 @@ async def test_a_misspelled_key_is_told_once_with_the_nearest_that_exists(caplog
         await anyio.sleep(3 * 86_400)
     assert len(warnings_in(caplog)) == 2
     assert moengage.count("metadata") == 2 + 3
+
+
+async def test_a_key_whose_entry_may_be_the_unreadable_one_is_not_called_missing(caplog):
+    broken = [{"experience_key": "a-key"}]
+    moengage = MoEngage(metadata=lambda body: httpx.Response(200, json={"metadata": {"experiences": broken}}))
+    async with make_client(moengage) as client:
+        client.expect("a-key")
+        await anyio.sleep(0.1)
+        assert warnings_in(caplog) == ["1 of the workspace's experiences cannot be read, and are left out"]
+        broken[:] = []
+        await anyio.sleep(86_400 * 1.2)
+    assert warnings_in(caplog)[1:] == ["the experience key 'a-key' does not exist in this workspace"]
 
 
 async def test_a_key_that_vanishes_is_told_the_next_day(caplog):
@@ -141,6 +153,7 @@ NAMES = st.one_of(
     st.dictionaries(NAMES, st.sampled_from(["x", 1, 1.5, True, None, [], {}]), max_size=8),
     st.lists(NAMES, min_size=1, max_size=6, unique=True),
 )
+@example(payload={"": "x", "X::": 1}, keys=["class"])
 def test_whatever_things_are_called_the_module_runs_and_its_classes_decode_what_was_sampled(payload, keys):
     module = {"__name__": "generated"}
     exec(write(keys, {key: sampled(key, **payload) for key in keys}), module)

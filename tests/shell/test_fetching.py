@@ -311,6 +311,18 @@ async def test_a_failing_key_callable_is_their_trouble_without_its_words():
     assert moengage.requests == []
 
 
+async def test_a_key_callable_that_hangs_costs_a_caller_no_more_than_the_deadline():
+    moengage = MoEngage()
+    async with AsyncPersonalizeClient("WORKSPACE", anyio.sleep_forever, "01", transport=moengage) as client:
+        began = anyio.current_time()
+        experiences = await client.fetch("hero", deadline=0.4)
+        assert anyio.current_time() - began == pytest.approx(0.4)
+        assert experiences["hero"].reason is Reason.TIMEOUT
+        with anyio.fail_after(11), pytest.raises(DeadlineExceededError, match="api_key callable did not return"):
+            await client.metadata()
+    assert moengage.requests == []
+
+
 async def test_fetching_needs_an_open_client():
     client = make_client()
     with pytest.raises(UsageError, match="not open: use `async with"):

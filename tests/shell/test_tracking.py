@@ -382,6 +382,22 @@ async def test_retry_after_pauses_every_sender():
     assert min(later) >= 30
 
 
+@pytest.mark.parametrize("reset", ["30", str(int(NOW) + 31)], ids=["seconds", "epoch"])
+async def test_x_ratelimit_reset_pauses_every_sender(reset):
+    answers = [error(429, x_ratelimit_remaining="0", x_ratelimit_reset=reset)]
+    moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())
+    async with client_of(moengage, batching=BatchPolicy(linger=0, senders=4)) as client:
+        began = anyio.current_time()
+        client.track_impression(CONTEXT, customer_id="first")
+        await anyio.sleep(1)
+        for number in range(400):
+            client.track_impression(CONTEXT, customer_id=f"customer-{number}")
+        await client.flush(60)
+        assert client.stats().delivered == 401
+    later = [time - began for time in moengage.times[1:]]
+    assert min(later) >= 30
+
+
 async def test_a_reset_without_retry_after_pauses_every_sender():
     answers = [error(429, x_ratelimit_remaining="0", x_ratelimit_reset="30")]
     moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())

@@ -27,6 +27,7 @@ from moengage_personalize.spool import (
     SpoolFormatError,
     SpoolFullError,
     SpoolSyncError,
+    _disk,
     _segment,
 )
 from moengage_personalize.spool._thread import JournalThread
@@ -464,6 +465,20 @@ async def test_forgetting_removes_a_persons_entries_and_dead_letters_and_nobody_
 
 
 @run
+async def test_a_tick_before_the_spool_is_open_leaves_no_lock_behind(root, monkeypatch):
+    class Hasty(JournalThread):
+        def start(self):
+            self._tick()()  # as if the machine had let it wait for longer than the interval
+            super().start()
+
+    monkeypatch.setattr(_disk, "JournalThread", Hasty)
+    spool = await opened(root)
+    assert [path.stem for path in root.glob("*.lock")] == [spool._keeper.lock.owner]
+    await spool.aclose()
+    assert not [*root.glob("*.lock"), *segments(root)]
+
+
+@run
 async def test_other_living_processes_honour_a_tombstone(root):
     first, second = await opened(root), await opened(root, sync_interval=0.001)
     second.append(entry(1, customer=1))
@@ -505,6 +520,38 @@ async def test_who_comes_back_after_being_forgotten_is_a_customer_again(root, mo
     receipt = await spool.forget(b'"customer-2"')
     assert receipt.entries == 0
     assert spool.stats().pending == 1
+    await spool.aclose()
+
+
+@run
+async def test_forgetting_reaches_what_was_accepted_before_the_clock_was_set_back(root, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    dead = Bench(root)
+    dead.append(entry(1, customer=1, at=1001.0))
+    dead.kill()
+    first, second = await opened(root), await opened(root, sync_interval=0.001)
+    first.append(entry(2, customer=1, at=2000.0))
+    second.append(entry(3, customer=1, at=3000.0))
+    second.append(entry(4, customer=2, at=3000.0))
+    assert (await first.forget(b'"customer-1"')).entries == 2
+    while second.stats().forgotten == 0:
+        await asyncio.sleep(0.001)
+    for spool in (first, second):
+        assert spool.is_forgotten(b'"customer-1"', 3000.0)
+        assert not spool.is_forgotten(b'"customer-1"', 3000.5)
+        assert not spool.is_forgotten(b'"customer-2"', 1000.0)
+    assert (first.stats().pending, second.stats().pending) == (0, 1)
+    await first.aclose()
+    await second.aclose()
+
+
+@run
+async def test_a_file_that_cannot_be_read_does_not_stop_the_forgetting(root):
+    spool = await opened(root)
+    spool.append(entry(1, customer=1))
+    (root / "0123456789abcdef-00000001.seg").mkdir()
+    (root / "0123456789abcdef-00000002.seg").write_bytes(b"")
+    assert (await spool.forget(b'"customer-1"')).entries == 1
     await spool.aclose()
 
 

@@ -137,7 +137,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.losses: dict[str, set[str]] = {}
         self.forgotten: set[str] = set()
         self.forgotten_at: dict[str, float] = {}
-        self.called_back: dict[str, float] = {}
+        self.called_back: set[str] = set()
         self.too_late_to_call_back: set[str] = set()
         self.died: set[str] = set()
         self.paused = False
@@ -282,9 +282,9 @@ class ClientMachine(RuleBasedStateMachine):
                     action["event_time"],
                 ):
                     self.server.violations.append("an event of somebody else, or of another time")
-                # A tombstone goes by the wall clock; of an event that was taken on twice, one may be of a later time.
-                forgotten = event.at <= self.called_back.get(event.customer, 0.0) and not event.again
-                if forgotten and self.spooled and action["moe_event_uuid"] not in self.too_late_to_call_back:
+                # Of an event that was taken on twice, one may be of a later time.
+                forgotten = action["moe_event_uuid"] in self.called_back and not event.again
+                if forgotten and action["moe_event_uuid"] not in self.too_late_to_call_back:
                     self.server.violations.append("an event of somebody who was forgotten")
         self.look_at_bounds()
 
@@ -329,10 +329,13 @@ class ClientMachine(RuleBasedStateMachine):
 
     @rule(customer=st.sampled_from(CUSTOMERS))
     def forget(self, customer):
-        self.forgotten |= {each for each, event in self.accepted.items() if event.customer == customer}
-        self.forgotten_at[customer] = max(self.wall(), self.forgotten_at.get(customer, 0.0))
+        theirs = {each: event for each, event in self.accepted.items() if event.customer == customer}
+        self.forgotten |= theirs.keys()
+        # Where the wall clock was set back, an event that comes later may seem to have been there before.
+        until = [self.wall(), self.forgotten_at.get(customer, 0.0), *(event.at for event in theirs.values())]
+        self.forgotten_at[customer] = max(until)
         self.run(self.client.forget(customer))
-        self.called_back[customer] = self.forgotten_at[customer]
+        self.called_back |= theirs.keys()
         known = self.client._buffer._known.items()
         flying = {each for each, record in known if isinstance(record, Record) and record.state is State.IN_FLIGHT}
         self.too_late_to_call_back |= flying
