@@ -329,6 +329,8 @@ class DiskSpool:
             _logger.log(level, "spool is %s%s", state, f" ({why})" if (why := self._keeper.last_error) else "")
 
     def _accept(self, chores: list[Chore]) -> None:
+        if self._state != "open":
+            return  # found while it was being closed: its files are let go of, and the next owner finds the same
         idle = not self._chores
         self._chores.extend(chores)
         if idle:

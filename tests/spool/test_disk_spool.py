@@ -30,6 +30,7 @@ from moengage_personalize.spool import (
     _disk,
     _segment,
 )
+from moengage_personalize.spool._journal import Scrub
 from moengage_personalize.spool._thread import JournalThread
 
 
@@ -476,6 +477,27 @@ async def test_a_tick_before_the_spool_is_open_leaves_no_lock_behind(root, monke
     assert [path.stem for path in root.glob("*.lock")] == [spool._keeper.lock.owner]
     await spool.aclose()
     assert not [*root.glob("*.lock"), *segments(root)]
+
+
+@run
+async def test_a_chore_that_is_found_while_the_spool_closes_touches_no_file_that_is_let_go_of(root, monkeypatch):
+    spool = await opened(root)
+    spool.append(entry(1))
+    loop, done, close = asyncio.get_running_loop(), threading.Event(), _segment.Segment.close
+
+    def close_and_tell(segment):
+        def accept():
+            spool._accept([Scrub(segment, [(256, 176)])])
+            done.set()
+
+        close(segment)
+        if segment.number in spool._journal.segments:
+            loop.call_soon_threadsafe(accept)
+            assert done.wait(5)
+
+    monkeypatch.setattr(_segment.Segment, "close", close_and_tell)
+    await spool.aclose()
+    assert done.is_set()
 
 
 @run
