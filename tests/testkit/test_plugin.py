@@ -16,6 +16,7 @@ asyncio_default_fixture_loop_scope = function
 filterwarnings =
     error
     {STARLETTE}
+    ignore:Please use `import python_multipart`:PendingDeprecationWarning
 """
 APPLICATION = """
 from typing import Annotated
