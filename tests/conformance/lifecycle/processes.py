@@ -16,6 +16,11 @@ HERE = Path(__file__).parent
 TROUBLE = ("Traceback", "ResourceWarning", "was never", "Task was destroyed", "this is a bug", "Fatal Python error")
 
 
+def _with_the_usual_ctrl_c():
+    """A shell starts what is in its background with SIGINT ignored, and that is inherited: CI may well be such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Group:
     """One process and all that it starts.
 
@@ -34,6 +39,7 @@ class Group:
             stderr=self._files[1],
             env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
             start_new_session=True,
+            preexec_fn=_with_the_usual_ctrl_c,  # noqa: PLW1509 - no thread of this process holds what it needs
         )
 
     def __enter__(self):
