@@ -73,11 +73,13 @@ class Access:
         method = _ENDPOINTS[request.path][1]
         if request.method != method:
             raise Refusal(405, "Request Error", f"Use {method}", headers=((b"allow", method.encode()),))
-        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():  # first: whose key is to be compared?
+        given = request.headers.get(b"authorization", b"")
+        if not given:
+            raise answered(401)
+        if request.headers.get(b"moe-appkey") != self.workspace_id.encode():  # before the key: whose is to be compared?
             if self._reading is Reading.SEED:
                 raise Refusal(401, "Authentication required", _WRONG_APP_KEY)
             raise Refusal(400, "Request Error", _WRONG_APP_KEY)
-        given = request.headers.get(b"authorization", b"")
         if given != self._authorization and not self._means_the_same(given):
             raise answered(401)
 
