@@ -8,6 +8,7 @@ in order; the others say so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import json
@@ -330,6 +331,9 @@ async def goaway(exchange: Exchange) -> None:
     others = [e.task for i, e in connection.exchanges.items() if i <= last and e is not exchange and e.task is not None]
     if others:
         await asyncio.wait(others, timeout=10)
+    # A body that was not read by then would make the end a reset, and the GOAWAY would be lost with it.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(exchange.whole.wait(), 0.05)
     connection.link.close()
 
 
