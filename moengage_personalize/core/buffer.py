@@ -12,13 +12,13 @@ lingered, or when a flush is waiting for it.
 
 Invariants:
 
-* A UUID that a caller named is known while it is waiting, in flight, or among the last `dedup_window` delivered ones,
-  and any rejected one likewise. A dropped one may come again. (One that was made here nobody can offer again: it need
-  not be looked up, nor remembered.)
+* A UUID that a caller named is known while it is in memory, or among the last `dedup_window` that were delivered or
+  spilled, and any rejected one likewise. A dropped one may come again. (One that was made here nobody can offer again:
+  it need not be looked up, nor remembered.)
 * `in_memory` and `pending_bytes` count waiting and in flight, and keep within their bounds after every call.
 * Under pressure the oldest waiting impression goes first. A click is never shed; if there is nothing to shed, the
   newcomer is turned away at the door.
-* A shed event hands its user attributes to its customer's next waiting event, if there is one.
+* An event that is shed, or expires, hands its user attributes to its customer's next waiting event, if there is one.
 * With a journal (a spool), an accepted event has a ticket. Then nothing is shed: what finds no room in memory is
   *spilled*, kept by its ticket alone, and comes back in order; and what is left at the end stays pending, for the next
   process. Every ticket of a settled event is released, once.
@@ -131,7 +131,7 @@ class Buffer:
         self._spilled: deque[tuple[int, int]] = deque()  # (seq, ticket), oldest first
         self._journaled = 0  # events in memory with a ticket
         self._seq = 0
-        self._known: dict[str, Record | None] = {}  # of named events; None: settled, and still in the dedup window
+        self._known: dict[str, Record | None] = {}  # of named events; None: settled or spilled, and in the dedup window
         self._settled: deque[str] = deque()
         self._flying: set[Record] = set()
         self._lanes: dict[str, Lane] = {}

@@ -66,7 +66,8 @@ class Access:
         """Lets a request in.
 
         Raises:
-            Refusal: 404 and 405 for what is no endpoint, then the documented 400 and 401.
+            Refusal: 404 and 405 for what is no endpoint; 401 without credentials; 400 for a workspace that nobody
+                knows; 401 for another key than its own.
         """
         if request.path not in _ENDPOINTS:
             raise Refusal(404, "Request Error", "No such endpoint")

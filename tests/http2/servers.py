@@ -160,10 +160,10 @@ def serving(protocol=None, *, context=None, cleartext=False, **options):
         for each in made:
             if hasattr(each, "transport"):  # its handshake was completed
                 each.transport.abort()
-        for _ in range(1_000):  # a handshake that was under way ends because its client has gone
-            await asyncio.sleep(0.001)
-            if not getattr(listening, "_active_count", 0):
-                break
+        await asyncio.sleep(0)
+        turns = 0  # of the loop, each of which looks at the sockets: a handshake under way ends as its client has gone
+        while getattr(listening, "_active_count", 0) and (turns := turns + 1) < 100_000:
+            await asyncio.sleep(0)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()), daemon=True)
     thread.start()

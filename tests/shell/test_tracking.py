@@ -398,18 +398,6 @@ async def test_x_ratelimit_reset_pauses_every_sender(reset):
     assert min(later) >= 30
 
 
-async def test_a_reset_without_retry_after_pauses_every_sender():
-    answers = [error(429, x_ratelimit_remaining="0", x_ratelimit_reset="30")]
-    moengage = MoEngage(events=lambda body: answers.pop(0) if answers else accepted())
-    async with client_of(moengage, batching=BatchPolicy(linger=0, senders=4)) as client:
-        began = anyio.current_time()
-        client.track_impression(CONTEXT, customer_id="first")
-        await anyio.sleep(1)
-        client.track_impression(CONTEXT, customer_id="second")
-        assert (await client.flush(60)).delivered == 2
-    assert min(time - began for time in moengage.times[1:]) >= 30
-
-
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[", b"{}"])
 async def test_an_acknowledgement_is_a_status_and_not_a_body(body):
     moengage = MoEngage(events=lambda _: httpx.Response(200, content=body))
