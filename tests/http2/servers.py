@@ -160,7 +160,8 @@ def serving(protocol=None, *, context=None, cleartext=False, **options):
         for each in made:
             if hasattr(each, "transport"):  # its handshake was completed
                 each.transport.abort()
-        await asyncio.sleep(0)
+        for _ in range(3):  # what was accepted just now comes to its transport
+            await asyncio.sleep(0)
         turns = 0  # of the loop, each of which looks at the sockets: a handshake under way ends as its client has gone
         while getattr(listening, "_active_count", 0) and (turns := turns + 1) < 100_000:
             await asyncio.sleep(0)

@@ -172,16 +172,16 @@ def test_a_socket_that_cannot_be_taken_over_is_closed(monkeypatch):
 
 
 def test_a_connection_that_has_no_socket_yet_can_be_forsaken():
-    async def test():
-        with serving() as server:
-            async with transport() as client:
-                client.route("GET", server.origin)
-                client._here().take()
-                (connection,) = client._pool._open
-                connection.forsake(forked=False)
-                assert "connecting" in repr(connection)
+    async def test(server):
+        async with transport() as client:
+            client.route("GET", server.origin)
+            client._here().take()
+            (connection,) = client._pool._open
+            connection.forsake(forked=False)
+            assert "connecting" in repr(connection)
 
-    asyncio.run(test())
+    with serving() as server:  # outlives the loop, with whose end the forsaken one lets go of its socket
+        asyncio.run(test(server))
 
 
 def test_a_link_without_a_socket_does_nothing():
