@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import threading
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -171,17 +172,20 @@ def test_a_socket_that_cannot_be_taken_over_is_closed(monkeypatch):
     assert [sock.fileno() for sock in taken] == [-1]
 
 
-def test_a_connection_that_has_no_socket_yet_can_be_forsaken():
-    async def test(server):
+def test_a_connection_that_has_no_socket_yet_can_be_forsaken(monkeypatch):
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: answered.wait(10) and [])
+
+    async def test():
         async with transport() as client:
-            client.route("GET", server.origin)
+            client.route("GET", "https://localhost:9")
             client._here().take()
             (connection,) = client._pool._open
             connection.forsake(forked=False)
             assert "connecting" in repr(connection)
 
-    with serving() as server:  # outlives the loop, with whose end the forsaken one lets go of its socket
-        asyncio.run(test(server))
+    asyncio.run(test())
+    answered.set()
 
 
 def test_a_link_without_a_socket_does_nothing():
