@@ -1,9 +1,9 @@
 """Moves accepted events from the buffer to MoEngage, in the background, and ends in time.
 
 Theory: the core decides, this does. One dispatcher sleeps until the buffer says that a batch is due, waits for a free
-sender, and hands the batch to a `Delivery`; a sender then does whatever its delivery says. Whatever changes (an event
-was accepted, a request came back, the circuit closed, the client closes) wakes everybody who sleeps, and each asks
-again. There is no await between "taken from the buffer" and "a delivery owns it".
+sender, and hands it the batch; a sender does whatever the batch's `Delivery` says, and goes on with the next one that
+is due. Whatever changes (an event was accepted, a request came back, the circuit closed, the client closes) wakes
+everybody who sleeps, and each asks again. There is no await between "taken from the buffer" and "a delivery owns it".
 
 Invariants: `run` is total: it ends only when told to close with everything settled, at the deadline, or when it is
 cancelled; whatever is then unsettled is counted as dropped. It never outlives the deadline that `close` set.
@@ -57,6 +57,24 @@ EPISODE = 60.0  # seconds without a loss after which the next one is news
 EVENT_TIMEOUT = 10.0  # seconds for one events request; nobody waits for it, and a stuck one should not hold a sender
 
 
+class _Seat:
+    """One of `BatchPolicy.senders`, held by whoever delivers a batch, save while that is parked."""
+
+    def __init__(self, slots: anyio.Semaphore) -> None:
+        self._slots = slots
+        self.held = True
+
+    def leave(self) -> None:
+        if self.held:
+            self.held = False
+            self._slots.release()
+
+    async def take(self) -> None:
+        if not self.held:
+            await self._slots.acquire()
+            self.held = True
+
+
 class Pump:
     """The pump. See the module's docstring.
 
@@ -96,6 +114,7 @@ class Pump:
         self._effects = effects
         self._changed: anyio.Event | None = None  # there while somebody sleeps: making one takes 5 µs
         self._slots = anyio.Semaphore(batching.senders, fast_acquire=True)
+        self._returning = 0  # deliveries that were parked, and wait for a sender
         self._scope = anyio.CancelScope()
         self._now: Callable[[], float] = anyio.current_time  # in `run`: the loop's own, which costs a tenth of it
         self._closing = self._ended = False
@@ -149,7 +168,7 @@ class Pump:
                         while not self._closing or self._buffer.pending > self._buffer.in_flight:
                             batch = await self._next_batch()
                             if batch is not None:
-                                senders.start_soon(self._deliver, batch)
+                                senders.start_soon(self._serve, batch)
                     refilling.cancel_scope.cancel()
         finally:
             self.abandon()
@@ -167,23 +186,40 @@ class Pump:
             self._spooling.release()
 
     async def _next_batch(self) -> Batch | None:
+        """Returns a batch that is due, and has a sender; None: look again."""
         due = inf if self._circuit.paused else self._buffer.due()
         if due > self._now():
             await self._sleep(due)
             return None
         await self._slots.acquire()
+        batch = self._take()
+        if batch is None:
+            self._slots.release()
+        return batch
+
+    def _take(self) -> Batch | None:
         batch = self._buffer.take(self._effects.wall(), max_bytes=self._circuit.ceiling)
         self._release()
         self.note_losses()
-        if batch is None:
-            self._slots.release()
         return batch
 
     async def _sleep(self, until: float) -> None:
         with anyio.CancelScope(deadline=until):
             await self._change()
 
-    async def _deliver(self, batch: Batch) -> None:
+    async def _serve(self, batch: Batch | None) -> None:
+        """A sender's work: this batch, and whatever is due when it is done, unless somebody waits for the sender."""
+        seat = _Seat(self._slots)
+        try:
+            while batch is not None:
+                await self._deliver(batch, seat)
+                batch = None
+                if seat.held and not (self._returning or self._circuit.paused) and self._buffer.due() <= self._now():
+                    batch = self._take()
+        finally:
+            seat.leave()
+
+    async def _deliver(self, batch: Batch, seat: _Seat) -> None:
         delivery = Delivery(
             self._unforgotten(batch),
             self._circuit,
@@ -192,7 +228,7 @@ class Pump:
             spooled_time_to_live=self._batching.lifetime(spooled=True),
         )
         try:
-            await self._drive(delivery)
+            await self._drive(delivery, seat)
         except Exception as error:  # the core promises not to; nothing may be lost in silence
             log.critical("a delivery failed with %s: this is a bug of moengage_personalize", type(error).__name__)
             unsettled = [record for record in batch.records if record.state is State.IN_FLIGHT]
@@ -216,35 +252,34 @@ class Pump:
         self._release()
         return batch.only(set(batch.records) - forgotten)
 
-    async def _drive(self, delivery: Delivery) -> None:
-        sending = True
+    async def _drive(self, delivery: Delivery, seat: _Seat) -> None:
+        while True:
+            command = delivery.next(self._now(), self._effects.wall())
+            match command:
+                case Send(batch, probe):
+                    if probe:
+                        self._exchange.distrust_key()
+                    await self._send(delivery, batch)
+                case Settle():
+                    await self._settle(command)
+                case Sleep(until, parked):
+                    if self._scope.deadline <= until < inf:
+                        return  # closing, and its turn comes too late
+                    if parked:
+                        seat.leave()
+                    await self._sleep_until_ready(delivery)
+                    await self._return(seat)
+                case Done():
+                    return
+                case _:
+                    assert_never(command)
+
+    async def _return(self, seat: _Seat) -> None:
+        self._returning += 1
         try:
-            while True:
-                command = delivery.next(self._now(), self._effects.wall())
-                match command:
-                    case Send(batch, probe):
-                        if probe:
-                            self._exchange.distrust_key()
-                        await self._send(delivery, batch)
-                    case Settle():
-                        await self._settle(command)
-                    case Sleep(until, parked):
-                        if self._scope.deadline <= until < inf:
-                            return  # closing, and its turn comes too late
-                        if parked and sending:
-                            sending = False
-                            self._slots.release()
-                        await self._sleep_until_ready(delivery)
-                        if not sending:
-                            await self._slots.acquire()
-                            sending = True
-                    case Done():
-                        return
-                    case _:
-                        assert_never(command)
+            await seat.take()
         finally:
-            if sending:
-                self._slots.release()
+            self._returning -= 1
 
     async def _settle(self, settled: Settle) -> None:
         self._buffer.settle(settled.records, settled.fate, settled.reason)

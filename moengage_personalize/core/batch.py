@@ -185,13 +185,33 @@ class Packing:
         self._actions_left = max_actions
         self._elements: list[Element] = []
 
-    def add(self, customer: bytes, waiting: deque[Record]) -> tuple[Record, ...]:
-        """Moves the records that fit from the left of `waiting` into a new element; returns them."""
+    def add(self, lane: Lane) -> tuple[Record, ...]:
+        """Moves the records that fit from the left of the lane's waiting ones into a new element; returns them."""
         if self._elements_left == 0 or self._actions_left == 0:
             return ()
+        waiting = lane.waiting
         offset = waiting[0].offset
-        frame = element_size(customer, offset) + bool(self._elements)
-        room, taken = self._room - frame, list[Record]()
+        frame = element_size(lane.customer, offset) + bool(self._elements)
+        room = self._room - frame
+        size = lane.waiting_bytes + len(waiting) - 1
+        attributes: Attributes | None = None
+        if lane.plain and size <= room and len(waiting) <= self._actions_left:
+            records = tuple(waiting)
+            waiting.clear()
+        else:
+            records, attributes, size = self._what_fits(waiting, room)
+            if not records:
+                return ()
+        self._elements.append(Element(lane.customer, offset, records, attributes, frame - bool(self._elements) + size))
+        self._room = room - size
+        self._elements_left -= 1
+        self._actions_left -= len(records)
+        return records
+
+    def _what_fits(self, waiting: deque[Record], room: int) -> tuple[tuple[Record, ...], Attributes | None, int]:
+        """Takes from the left what shares a timezone offset and fits; returns it, its attributes, and their bytes."""
+        offset = waiting[0].offset
+        taken = 0
         merged: Attributes = {}
         actions, attributes_bytes = -1, 0  # one comma less than actions
         for record in islice(waiting, self._actions_left):
@@ -204,19 +224,9 @@ class Packing:
             fits = grown + grown_attributes <= room or not (self._elements or taken)
             if record.offset != offset or not fits:
                 break
-            taken.append(record)
+            taken += 1
             actions, merged, attributes_bytes = grown, together, grown_attributes
-        if not taken:
-            return ()
-        for _ in taken:
-            waiting.popleft()
-        records = tuple(taken)
-        size = frame - bool(self._elements) + actions + attributes_bytes
-        self._elements.append(Element(customer, offset, records, merged or None, size))
-        self._room = room - actions - attributes_bytes
-        self._elements_left -= 1
-        self._actions_left -= len(records)
-        return records
+        return tuple(waiting.popleft() for _ in range(taken)), merged or None, actions + attributes_bytes
 
     def finish(self) -> Batch | None:
         return Batch(tuple(self._elements)) if self._elements else None

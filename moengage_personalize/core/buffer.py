@@ -66,13 +66,17 @@ class Lane:
         customer: The same, encoded.
         waiting: Oldest first.
         waiting_bytes: Sum of their sizes.
-        in_flight: How many are on their way.
+        plain: None of them has user attributes or a timezone offset, so that they pack without a look at each.
+        flying: Those of the one request that is on its way, settled ones included.
+        in_flight: How many of them are not settled.
     """
 
     customer_id: str
     customer: bytes
     waiting: deque[Record] = attrs.field(factory=deque)
     waiting_bytes: int = 0
+    plain: bool = True
+    flying: tuple[Record, ...] = ()
     in_flight: int = 0
 
 
@@ -133,7 +137,6 @@ class Buffer:
         self._seq = 0
         self._known: dict[str, Record | None] = {}  # of named events; None: settled or spilled, and in the dedup window
         self._settled: deque[str] = deque()
-        self._flying: set[Record] = set()
         self._lanes: dict[str, Lane] = {}
         self._ready: list[tuple[int, Lane]] = []  # a heap; an entry is stale unless its lane is ready with that head
         self._ready_lanes = 0
@@ -219,6 +222,8 @@ class Buffer:
             self._impressions.append(record)
         lane.waiting.append(record)
         lane.waiting_bytes += size
+        if record.attributes or record.offset is not None:
+            lane.plain = False
         self.in_memory += 1
         self.pending_bytes += size
         if lane.in_flight:
@@ -280,16 +285,13 @@ class Buffer:
         while (lane := self._oldest_ready()) is not None:
             if self._expire(lane, wall):
                 continue
-            taken = packing.add(lane.customer, lane.waiting)
+            taken = packing.add(lane)
             if not taken:
                 break
             heapq.heappop(self._ready)
-            size = 0
             for record in taken:
                 record.state = IN_FLIGHT
-                size += record.size
-            self._leave_ready(lane, len(taken), size)
-            self._flying.update(taken)
+            self._leave_ready(lane, taken)
         self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * (self.in_flight - before))
         return packing.finish()
 
@@ -305,18 +307,19 @@ class Buffer:
         """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
         records = tuple(records)
         self._count_settled(records, released=fate is not Fate.REJECTED)
-        self._flying.difference_update(records)
         self.in_flight -= len(records)
         if reason is DropReason.EXPIRED and fate is Fate.DROPPED:
             for record in reversed(records):  # what an heir has wins, so the newest comes first
                 self._bequeath(record)
+        named = [record for record in records if record.named] if self._known else []
+        for record in named:
+            self._unname(record)
         for record in records:
             record.state = SETTLED
-            if record.named:
-                self._unname(record)
             lane = record.lane
-            lane.in_flight -= 1
-            if not lane.in_flight:
+            lane.in_flight = left = lane.in_flight - 1
+            if not left:
+                lane.flying = ()
                 if lane.waiting:
                     self._enter_ready(lane)
                 else:
@@ -324,7 +327,7 @@ class Buffer:
         match fate:
             case Fate.DELIVERED:
                 self.delivered += len(records)
-                self._remember([record.event_uuid for record in records if record.named])
+                self._remember([record.event_uuid for record in named])
             case Fate.REJECTED:
                 self.rejected += len(records)
                 self._remember([record.event_uuid for record in records])
@@ -340,7 +343,8 @@ class Buffer:
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
-        flying = sorted(self._flying, key=_SEQ)
+        flying = [record for lane in self._lanes.values() for record in lane.flying if record.state is IN_FLIGHT]
+        flying.sort(key=_SEQ)
         self.settle([record for record in flying if record.ticket is None], Fate.DROPPED, reason)
         for record in [record for lane in self._lanes.values() for record in lane.waiting if record.ticket is None]:
             self._withdraw(record)
@@ -537,13 +541,17 @@ class Buffer:
             ]
             heapq.heapify(self._ready)
 
-    def _leave_ready(self, lane: Lane, taken: int, size: int) -> None:
+    def _leave_ready(self, lane: Lane, taken: tuple[Record, ...]) -> None:
         self._ready_lanes -= 1
-        self._ready_actions -= taken + len(lane.waiting)
+        self._ready_actions -= len(taken) + len(lane.waiting)
         self._ready_bytes -= lane.waiting_bytes
-        lane.waiting_bytes -= size
-        lane.in_flight = taken
-        self.in_flight += taken
+        if lane.waiting:
+            lane.waiting_bytes -= sum(map(_SIZE, taken))
+        else:
+            lane.waiting_bytes, lane.plain = 0, True
+        lane.flying = taken
+        lane.in_flight = len(taken)
+        self.in_flight += len(taken)
 
     def _oldest_ready(self) -> Lane | None:
         ready = self._ready
@@ -596,6 +604,7 @@ class Buffer:
         size = REQUEST_SIZE + element_size(heir.lane.customer, heir.offset) + heir.size + growth
         if size <= self._policy.max_bytes:
             heir.attributes = merged
+            heir.lane.plain = False
             heir.size += growth
             self.pending_bytes += growth
             self._resize(heir.lane, growth)
@@ -614,12 +623,15 @@ class Buffer:
             if released:
                 self.released += tickets
         if self._barriers:
-            self._pass_barriers(map(_SEQ, records))
+            self._pass_barriers(list(map(_SEQ, records)))
 
-    def _pass_barriers(self, seqs: Iterable[int]) -> None:
-        for seq in seqs:
-            for barrier in self._barriers:
-                barrier.remaining -= seq <= barrier.mark
+    def _pass_barriers(self, seqs: Sequence[int]) -> None:
+        newest = max(seqs, default=0)
+        for barrier in self._barriers:
+            if newest <= barrier.mark:
+                barrier.remaining -= len(seqs)
+            else:
+                barrier.remaining -= sum(seq <= barrier.mark for seq in seqs)
 
     def _remember(self, names: Sequence[str]) -> None:
         window = self._policy.dedup_window

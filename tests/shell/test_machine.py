@@ -8,7 +8,7 @@ pytest.register_assert_rewrite("support.client_machine")
 from support.client_machine import ClientMachine, SpooledClientMachine  # noqa: E402 - after it is to be rewritten
 
 pytestmark = pytest.mark.filterwarnings(  # anyio's, when a task is cancelled before its first step
-    "ignore:coroutine 'Pump._deliver' was never awaited:RuntimeWarning"
+    "ignore:coroutine 'Pump._serve' was never awaited:RuntimeWarning"
 )
 
 ClientMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=25)

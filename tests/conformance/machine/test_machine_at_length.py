@@ -9,7 +9,7 @@ from support.client_machine import ClientMachine, SpooledClientMachine  # noqa: 
 
 pytestmark = [
     pytest.mark.conformance,
-    pytest.mark.filterwarnings("ignore:coroutine 'Pump._deliver' was never awaited:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:coroutine 'Pump._serve' was never awaited:RuntimeWarning"),
 ]
 
 ClientMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=50)
