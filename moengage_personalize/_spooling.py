@@ -13,21 +13,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 from typing import Final, cast
 
 import anyio
 
 from ._errors import PersonalizeError
-from .core.batch import Record
+from .core.batch import Element, Record
 from .core.buffer import Buffer, Journaled
 from .core.codec import encode, loads
 from .core.delivery import Refused, TooLarge
-from .core.wire import Attributes, pack_attributes, unpack_attributes
+from .core.wire import pack_attributes, unpack_attributes
 from .spool import DeadLetter, Entry, ForgetReceipt, Spool, Ticket
 
 log = logging.getLogger("moengage_personalize")
 ADOPT_EVERY: Final = 10.0  # seconds between looks for processes that died
 PAGE: Final = 100  # events per turn of the loop
+_ACCEPTED_WALL: Callable[[Record], float] = attrgetter("accepted_wall")
 POLL: Final = 1.0  # seconds without any change after which it looks whether there is room
 
 
@@ -45,34 +47,9 @@ class Spooling:
         self._buffer = buffer
         self._wall = wall
         self._troubled = False
-        self.unspooled = 0  # accepted, and only in memory, because the spool could not take them
-        buffer.journal = self._journal
+        buffer.journal = spool.journal
 
-    # ── on the hot path ──────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _journal(
-        self,
-        customer: bytes,
-        event_uuid: str,
-        impression: bool,  # noqa: FBT001 - the buffer passes by position
-        action: bytes,
-        attributes: Attributes | None,
-        offset: int | None,
-        wall: float,
-    ) -> int | None:
-        entry = Entry(
-            event_uuid=event_uuid,
-            customer=customer,
-            impression=impression,
-            payload=action,
-            attributes=pack_attributes(attributes) if attributes else b"",
-            timezone_offset=offset,
-            accepted_at=wall,
-        )
-        ticket = self._spool.append(entry)
-        if ticket is None:
-            self.unspooled += 1
-        return ticket
+    # ── while the pump works ─────────────────────────────────────────────────────────────────────────────────────────
 
     def release(self) -> None:
         """Tells the spool what needs no sending any more."""
@@ -80,9 +57,16 @@ class Spooling:
             released, self._buffer.released = self._buffer.released, []
             self._spool.settle(cast("list[Ticket]", released))
 
-    def is_forgotten(self, customer: bytes, record: Record) -> bool:
-        """Whether any process has forgotten this person since the event was accepted."""
-        return record.ticket is not None and self._spool.is_forgotten(customer, record.accepted_wall)
+    def forgotten(self, element: Element) -> list[Record]:
+        """Which of one person's events were accepted before some process forgot that person."""
+        is_forgotten, customer = self._spool.is_forgotten, element.customer
+        if not is_forgotten(customer, min(map(_ACCEPTED_WALL, element.records))):
+            return []  # the oldest is not
+        return [
+            record
+            for record in element.records
+            if record.ticket is not None and is_forgotten(customer, record.accepted_wall)
+        ]
 
     # ── in the background ────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -47,7 +47,7 @@ from .._report import DropReason
 from .batch import IN_FLIGHT, SETTLED, WAITING, Batch, Packing, Record
 from .codec import encode
 from .shedding import Impressions
-from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
+from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size, pack_attributes
 
 _ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
     Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
@@ -89,9 +89,9 @@ class Fate(Enum):
     FORGOTTEN = "forgotten"
 
 
-Journal = Callable[[bytes, str, bool, bytes, Attributes | None, int | None, float], int | None]
-"""Makes an event outlive the process: customer, UUID, impression, action, attributes, offset, epoch seconds of its
-acceptance; returns a ticket, or None if that is not possible now."""
+Journal = Callable[[bytes, str, bool, bytes, bytes, int | None, float], int | None]
+"""Makes an event outlive the process: customer, UUID, impression, action, packed attributes, offset, epoch seconds of
+its acceptance; returns a ticket, or None if that is not possible now."""
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -197,9 +197,14 @@ class Buffer:
         self._seq = seq = self._seq + 1
         ticket = None
         if self.journal is not None:
-            ticket = self.journal(lane.customer, event_uuid, impression, action, attributes, offset, wall)
+            packed = pack_attributes(attributes) if attributes else b""
+            ticket = self.journal(lane.customer, event_uuid, impression, action, packed, offset, wall)
             if ticket is not None:
-                if self._spilled or not self._has_room(size):
+                if (
+                    self._spilled
+                    or self.in_memory >= self._max_pending
+                    or self.pending_bytes + size > self._max_pending_bytes
+                ):
                     self._spill(seq, ticket, (event_uuid,) if named else ())
                     return _ACCEPTED
                 self._journaled += 1
@@ -207,7 +212,7 @@ class Buffer:
             seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, named, WAITING, ticket
         )  # fmt: skip
         self._admit(record)
-        if self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
+        if ticket is None and (self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes):
             return self._make_room(record)
         return _ACCEPTED
 
@@ -398,8 +403,7 @@ class Buffer:
         return room if 2 * room >= policy.max_pending and 2 * self.pending_bytes <= policy.max_pending_bytes else 0
 
     def _has_room(self, size: int) -> bool:
-        policy = self._policy
-        return self.in_memory < policy.max_pending and self.pending_bytes + size <= policy.max_pending_bytes
+        return self.in_memory < self._max_pending and self.pending_bytes + size <= self._max_pending_bytes
 
     def _spill(self, seq: int, ticket: int, names: Sequence[str]) -> None:
         self._spilled.append((seq, ticket))

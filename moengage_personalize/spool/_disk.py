@@ -1,6 +1,6 @@
 """The front of the spool on disk: which thread does what, and when.
 
-`append`, `settle` and `is_forgotten` go straight to the journal, on the event loop's thread. Everything
+`journal`, `settle` and `is_forgotten` go straight to the journal, on the event loop's thread. Everything
 else is a job for the keeper, on the spool's thread, and what only the event loop's thread may change is
 changed after the `await`. A child of a fork has no such thread and must not write into its parent's files:
 it lets go of them, and may open the spool again as a new owner.
@@ -125,13 +125,26 @@ class DiskSpool:
         thread.stop_after(self._close)
         await asyncio.shield(self._closing)
 
-    def append(self, entry: Entry) -> Ticket | None:
-        """Journal an entry, so that it outlives this process.
+    def journal(
+        self,
+        customer: bytes,
+        event_uuid: str,
+        impression: bool,  # noqa: FBT001 - by position, as all of the hot path
+        payload: bytes,
+        attributes: bytes,
+        timezone_offset: int | None,
+        accepted_at: float,
+    ) -> Ticket | None:
+        """Journal what makes an `Entry`, so that it outlives this process.
 
         Answers `None` when the spool is full, failing or closed, or when the entry is larger than a
         segment; the caller may then keep it in memory. Makes no system call, unless a segment is full.
         """
-        return self._journal.append(entry)
+        return self._journal.append(customer, event_uuid, impression, payload, attributes, timezone_offset, accepted_at)
+
+    def append(self, entry: Entry) -> Ticket | None:
+        """Journal an entry; as `journal`."""
+        return self._journal.append(*entry.fields())
 
     def settle(self, tickets: Iterable[Ticket]) -> None:
         """These need no sending any more. Unknown tickets, and settling twice, are ignored."""

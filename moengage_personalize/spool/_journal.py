@@ -21,9 +21,9 @@ from typing import assert_never
 
 from attrs import Factory, define, frozen
 
-from ._format import FRAME_SIZE, RECORDS_AT, Frame, Header, Kind, encode_entry, padded
+from ._format import FRAME_SIZE, RECORDS_AT, Frame, Header, Kind, encode_fields, padded
 from ._nouns import Entry, Ticket
-from ._segment import ENCODING_ERRORS, Segment, offset_in, segment_number
+from ._segment import ENCODING_ERRORS, OFFSET_BITS, OFFSETS, Segment, offset_in, segment_number
 
 
 @frozen
@@ -95,16 +95,25 @@ class Journal:
     carried: int = 0
     inline: int = 0
 
-    def append(self, entry: Entry) -> Ticket | None:
-        """Journal an entry; `None` if there is no room, or it cannot be represented."""
+    def append(
+        self,
+        customer: bytes,
+        event_uuid: str,
+        impression: bool,  # noqa: FBT001 - by position, as all of the hot path
+        payload: bytes,
+        attributes: bytes,
+        timezone_offset: int | None,
+        accepted_at: float,
+    ) -> Ticket | None:
+        """Journal an event; `None` if there is no room, or it cannot be represented."""
         try:
-            body = encode_entry(entry)
+            body = encode_fields(customer, event_uuid, impression, payload, attributes, timezone_offset, accepted_at)
         except ENCODING_ERRORS:
             self.refused += 1
             return None
         segment = self.active
         if segment is None or segment.tail + FRAME_SIZE + len(body) > segment.size:
-            segment = self._rotated(len(body), entry.accepted_at)
+            segment = self._rotated(len(body), accepted_at)
             if segment is None:
                 self.refused += 1
                 return None
@@ -113,8 +122,24 @@ class Journal:
 
     def settle(self, tickets: Iterable[Ticket]) -> None:
         """Mark these; whole segments leave."""
+        if self.moved:
+            for ticket in tickets:
+                self.settled += self._settle(ticket)
+            return
+        touched: dict[int, Segment] = {}
         for ticket in tickets:
-            self.settled += self._settle(ticket)
+            number, offset = ticket >> OFFSET_BITS, ticket & OFFSETS
+            segment = touched.get(number)
+            if segment is None:
+                segment = self.segments.get(number)
+                if segment is None:
+                    continue
+                touched[number] = segment
+            if segment.mark(offset):
+                self.settled += 1
+                segment.done += offset < segment.cursor
+        for segment in touched.values():
+            self._retire_if_done(segment)
 
     def pending(self) -> int:
         """Entries handed out and not settled."""

@@ -44,9 +44,9 @@ from ._format import (
 from ._nouns import Ticket
 
 _WINDOW = 256 * 1024
-_OFFSET_BITS = 32
+OFFSET_BITS = 32
 LARGEST = 1 << 30
-_OFFSETS = (1 << _OFFSET_BITS) - 1
+OFFSETS = (1 << OFFSET_BITS) - 1
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -60,12 +60,12 @@ class UnreadableSegmentError(Exception):
 
 def segment_number(ticket: int) -> int:
     """Which segment a ticket belongs to."""
-    return ticket >> _OFFSET_BITS
+    return ticket >> OFFSET_BITS
 
 
 def offset_in(ticket: int) -> int:
     """Where in its segment a ticket's record begins."""
-    return ticket & _OFFSETS
+    return ticket & OFFSETS
 
 
 @define(eq=False)
@@ -107,7 +107,7 @@ class Segment:
     sealed_at: float | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.base = self.number << _OFFSET_BITS
+        self.base = self.number << OFFSET_BITS
         self.marker = self.header.marker
 
     @property

@@ -11,7 +11,7 @@ from moengage_personalize import Admission, BatchPolicy, DropReason
 from moengage_personalize.core.batch import Batch, State
 from moengage_personalize.core.buffer import Buffer, Fate, Journaled
 from moengage_personalize.core.codec import encode
-from moengage_personalize.core.wire import REQUEST_SIZE, element_size
+from moengage_personalize.core.wire import REQUEST_SIZE, element_size, unpack_attributes
 
 SMALL = BatchPolicy(max_bytes=4_096, max_pending_bytes=4_096)
 
@@ -565,7 +565,7 @@ def journaling(policy):
                 event_uuid=event_uuid,
                 action=action,
                 impression=impression,
-                attributes=attributes,
+                attributes=unpack_attributes(attributes) if attributes else None,
                 offset=offset,
                 accepted_wall=wall,
             )

@@ -35,7 +35,7 @@ class Bench:
         self.keeper.open()
 
     def append(self, *entries: Entry) -> list[Ticket]:
-        tickets = [self.journal.append(entry) for entry in entries]
+        tickets = [self.journal.append(*entry.fields()) for entry in entries]
         assert None not in tickets
         return tickets
 

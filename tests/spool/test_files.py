@@ -347,12 +347,12 @@ def test_on_a_full_disk_the_spool_opens_and_answers_none_until_there_is_room(roo
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", raising(number))
         bench = Bench(root)
-        assert bench.journal.append(entry(1)) is None
+        assert bench.journal.append(*entry(1).fields()) is None
         bench.cycle()
         assert bench.spool.stats().state == "failing"
         assert segments(root) == []
     bench.cycle()
-    assert bench.journal.append(entry(1)) is not None
+    assert bench.journal.append(*entry(1).fields()) is not None
     assert bench.spool.stats().state == "open"
     bench.close()
 
@@ -362,7 +362,7 @@ def test_a_disk_that_fills_up_costs_no_entry_that_has_a_ticket(root, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", raising(errno.ENOSPC))
         made = [entry(number, size=1000) for number in range(30)]
-        kept = [one for one in made if bench.journal.append(one) is not None]
+        kept = [one for one in made if bench.journal.append(*one.fields()) is not None]
         assert 0 < len(kept) < len(made)
     assert bench.spool.stats().refused == len(made) - len(kept)
     bench.kill()
@@ -376,7 +376,7 @@ def test_a_failed_append_does_not_try_the_disk_again_until_the_next_cycle(root, 
     calls = []
     monkeypatch.setattr(os, "posix_fallocate", lambda *args: calls.append(args) or raising(errno.ENOSPC)())
     for number in range(100):
-        bench.journal.append(entry(number, size=1000))
+        bench.journal.append(*entry(number, size=1000).fields())
     assert len(calls) == 1
     bench.kill()
 
@@ -384,14 +384,14 @@ def test_a_failed_append_does_not_try_the_disk_again_until_the_next_cycle(root, 
 def test_the_bound_in_bytes_holds_and_room_comes_back(root):
     bench = Bench(root, max_bytes=4 * SEGMENT)
     tickets = []
-    while (ticket := bench.journal.append(entry(len(tickets), size=1000))) is not None:
+    while (ticket := bench.journal.append(*entry(len(tickets), size=1000).fields())) is not None:
         tickets.append(ticket)
         bench.cycle()
     assert bench.keeper.directory.bytes_of_segments() == 4 * SEGMENT
     assert bench.spool.stats().state == "full"
     bench.journal.settle(tickets)
     bench.cycle()
-    assert bench.journal.append(entry(1)) is not None
+    assert bench.journal.append(*entry(1).fields()) is not None
     bench.close()
 
 
@@ -408,8 +408,8 @@ def test_the_bound_counts_the_files_of_all_processes(root):
 
 def test_an_entry_larger_than_a_segment_is_refused_and_costs_no_segment(root):
     bench = Bench(root)
-    assert bench.journal.append(entry(1, size=SEGMENT)) is None
-    assert bench.journal.append(entry(2)) is not None
+    assert bench.journal.append(*entry(1, size=SEGMENT).fields()) is None
+    assert bench.journal.append(*entry(2).fields()) is not None
     assert bench.spool.stats().refused == 1
     assert len(bench.journal.segments) == 1
     bench.close()
@@ -419,7 +419,7 @@ def test_an_entry_that_cannot_be_represented_is_refused(root):
     bench = Bench(root)
     made = entry(5)
     for change in ({"event_uuid": "ü" * 36}, {"timezone_offset": 1 << 40}):
-        assert bench.journal.append(attrs.evolve(made, **change)) is None
+        assert bench.journal.append(*attrs.evolve(made, **change).fields()) is None
     bench.close()
 
 
@@ -431,7 +431,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 from spool.helpers import Bench, entry
 bench = Bench(Path({str(root)!r}))
-assert bench.journal.append(entry(1)) is None
+assert bench.journal.append(*entry(1).fields()) is None
 bench.cycle()
 print(bench.spool.stats().last_error)
 bench.close()
@@ -555,12 +555,12 @@ def test_a_directory_that_cannot_be_made_again_stops_tickets_until_it_can(root):
     remove(root)
     root.write_text("in the way")
     bench.cycle()
-    assert bench.journal.append(entry(2)) is None
+    assert bench.journal.append(*entry(2).fields()) is None
     assert bench.spool.stats().state == "failing"
     root.unlink()
     for _ in range(3):
         bench.cycle()
-    assert bench.journal.append(entry(3)) is not None
+    assert bench.journal.append(*entry(3).fields()) is not None
     bench.kill()
     heir, found = heir_of(root)
     assert {one.event_uuid for one in found} == {entry(1).event_uuid, entry(3).event_uuid}

@@ -49,7 +49,7 @@ class PowerCuts(RuleBasedStateMachine):
     def append(self, count, size):
         for _ in range(count):
             made = self.new_entry(size)
-            ticket = self.bench.journal.append(made)
+            ticket = self.bench.journal.append(*made.fields())
             if ticket is None:  # no home, or no room: nothing was promised
                 del self.ever[made.event_uuid], self.pending[made.event_uuid]
             else:
