@@ -22,7 +22,7 @@ import attrs
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size, encode_element, encode_events
 
 if TYPE_CHECKING:
-    from .buffer import Lane
+    from .lanes import Lane
 
 
 _RECORDS: Callable[[Element], tuple[Record, ...]] = attrgetter("records")

@@ -5,10 +5,8 @@ Theory. An accepted event is in exactly one of three states, and only moves forw
     offer ──▶ WAITING ──take──▶ IN FLIGHT ──settle──▶ SETTLED (delivered, rejected, dropped, forgotten)
                  └────────────── shed, expired, forgotten ──────▲
 
-A customer's events form a lane. A lane is *ready* when it has waiting events and none in flight, so at most one
-request per customer is under way and order within a customer holds; customers go in parallel. Ready lanes stand in a
-heap by their oldest event. A batch is due when the ready lanes fill a request, or when the oldest ready event has
-lingered, or when a flush is waiting for it.
+What is in memory stands in its customers' lanes (`core.lanes`), at most one request per customer under way. A batch is
+due when the ready lanes fill a request, or when the oldest ready event has lingered, or when a flush is waiting for it.
 
 Invariants:
 
@@ -30,7 +28,6 @@ event; a new lane: O(log lanes)).
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import Enum
@@ -44,40 +41,15 @@ import attrs
 from .._config import BatchPolicy
 from .._events import Admission
 from .._report import DropReason
-from .batch import IN_FLIGHT, SETTLED, WAITING, Batch, Packing, Record
-from .codec import encode
-from .shedding import Impressions
+from .batch import WAITING, Batch, Packing, Record
+from .lanes import Lane, Lanes
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size, pack_attributes
 
 _ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
     Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
 )  # fmt: skip
-_SEQ, _SIZE = attrgetter("seq"), attrgetter("size")
-_SWEEP = 256  # records; some 20 µs in a turn of the loop
+_SEQ = attrgetter("seq")
 _MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
-
-
-@attrs.define(eq=False, repr=False)
-class Lane:
-    """One customer's events.
-
-    Attributes:
-        customer_id: Whose.
-        customer: The same, encoded.
-        waiting: Oldest first.
-        waiting_bytes: Sum of their sizes.
-        plain: None of them has user attributes or a timezone offset, so that they pack without a look at each.
-        flying: Those of the one request that is on its way, settled ones included.
-        in_flight: How many of them are not settled.
-    """
-
-    customer_id: str
-    customer: bytes
-    waiting: deque[Record] = attrs.field(factory=deque)
-    waiting_bytes: int = 0
-    plain: bool = True
-    flying: tuple[Record, ...] = ()
-    in_flight: int = 0
 
 
 class Fate(Enum):
@@ -137,18 +109,10 @@ class Buffer:
         self._seq = 0
         self._known: dict[str, Record | None] = {}  # of named events; None: settled or spilled, and in the dedup window
         self._settled: deque[str] = deque()
-        self._lanes: dict[str, Lane] = {}
-        self._ready: list[tuple[int, Lane]] = []  # a heap; an entry is stale unless its lane is ready with that head
-        self._ready_lanes = 0
-        self._ready_actions = 0
-        self._ready_bytes = 0
-        self._impressions = Impressions()
+        self._lanes = Lanes(policy)
         self._barriers: list[Barrier] = []
         self._draining = False
         self.stirred = False  # something became due earlier than whoever sleeps on `due` can know; the reader clears it
-        self.in_memory = 0
-        self.pending_bytes = 0
-        self.in_flight = 0
         self._turned_away = 0
         self.duplicate = self.unmatched = self.refused = self.dropped_at_the_door = 0
         self.recovered = self.replayed = 0
@@ -188,9 +152,8 @@ class Buffer:
         size = len(action)
         if attributes:
             size += attributes_size(attributes)
-        lane = self._lanes.get(customer_id)
-        if lane is None:
-            lane = Lane(customer_id, encode(customer_id, "customer_id"))
+        lanes = self._lanes
+        lane = lanes.by_customer.get(customer_id) or lanes.of(customer_id)
         if size + len(lane.customer) > self._surely_fits and self._is_too_large(lane, offset, size):
             self.refused += 1
             return _REFUSED
@@ -202,8 +165,8 @@ class Buffer:
             if ticket is not None:
                 if (
                     self._spilled
-                    or self.in_memory >= self._max_pending
-                    or self.pending_bytes + size > self._max_pending_bytes
+                    or lanes.in_memory >= self._max_pending
+                    or lanes.pending_bytes + size > self._max_pending_bytes
                 ):
                     self._spill(seq, ticket, (event_uuid,) if named else ())
                     return _ACCEPTED
@@ -211,8 +174,11 @@ class Buffer:
         record = Record(
             seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, named, WAITING, ticket
         )  # fmt: skip
-        self._admit(record)
-        if ticket is None and (self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes):
+        if named:
+            self._known[event_uuid] = record
+        if lanes.admit(record):
+            self.stirred = True
+        if ticket is None and (lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes):
             return self._make_room(record)
         return _ACCEPTED
 
@@ -220,31 +186,15 @@ class Buffer:
         return REQUEST_SIZE + element_size(lane.customer, offset) + size > self._max_bytes
 
     def _admit(self, record: Record) -> None:
-        lane, size = record.lane, record.size
         if record.named:
             self._known[record.event_uuid] = record
-        if record.impression:
-            self._impressions.append(record)
-        lane.waiting.append(record)
-        lane.waiting_bytes += size
-        if record.attributes or record.offset is not None:
-            lane.plain = False
-        self.in_memory += 1
-        self.pending_bytes += size
-        if lane.in_flight:
-            return
-        if len(lane.waiting) == 1:
-            self._lanes[lane.customer_id] = lane
-            self._enter_ready(lane)
-            return
-        self._ready_actions += 1
-        self._ready_bytes = ready_bytes = self._ready_bytes + size
-        if ready_bytes >= self._max_bytes > ready_bytes - size or self._ready_actions == self._max_actions:
+        if self._lanes.admit(record):
             self.stirred = True
 
     def _make_room(self, newcomer: Record) -> Admission:
-        while self.in_memory > self._max_pending or self.pending_bytes > self._max_pending_bytes:
-            victim = self._impressions.oldest()
+        lanes = self._lanes
+        while lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes:
+            victim = lanes.oldest_impression()
             if victim is None or victim is newcomer:
                 self._withdraw(newcomer)
                 self._turned_away += 1
@@ -259,19 +209,13 @@ class Buffer:
 
     def due(self) -> float:
         """Returns when the next batch should leave, in monotonic seconds; `-inf`: at once; `inf`: there is none."""
-        lane = self._oldest_ready()
+        lane = self._lanes.oldest()
         if lane is None:
             return inf
-        policy = self._policy
-        full = (
-            self._ready_bytes >= policy.max_bytes
-            or self._ready_lanes >= policy.max_elements
-            or self._ready_actions >= policy.max_actions
-        )
         oldest = lane.waiting[0]
-        if full or self._draining or any(oldest.seq <= barrier.mark for barrier in self._barriers):
+        if self._draining or self._lanes.is_full or any(oldest.seq <= barrier.mark for barrier in self._barriers):
             return -inf
-        return oldest.accepted_at + policy.linger
+        return oldest.accepted_at + self._policy.linger
 
     def take(self, wall: float, *, max_bytes: int | None = None) -> Batch | None:
         """Packs the oldest ready events into one request and puts them in flight.
@@ -286,22 +230,19 @@ class Buffer:
             max_elements=policy.max_elements,
             max_actions=policy.max_actions,
         )
-        before = self.in_flight
-        while (lane := self._oldest_ready()) is not None:
-            if self._expire(lane, wall):
+        lanes = self._lanes
+        before = lanes.in_flight
+        while (lane := lanes.oldest()) is not None:
+            if self._expire(lane.waiting[0], wall):
                 continue
             taken = packing.add(lane)
             if not taken:
                 break
-            heapq.heappop(self._ready)
-            for record in taken:
-                record.state = IN_FLIGHT
-            self._leave_ready(lane, taken)
-        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * (self.in_flight - before))
+            lanes.depart(lane, taken)
+        lanes.sweep(lanes.in_flight - before)
         return packing.finish()
 
-    def _expire(self, lane: Lane, wall: float) -> bool:
-        oldest = lane.waiting[0]
+    def _expire(self, oldest: Record, wall: float) -> bool:
         if wall - oldest.accepted_wall <= self._policy.lifetime(spooled=oldest.ticket is not None):
             return False
         self._withdraw(oldest)
@@ -312,23 +253,14 @@ class Buffer:
         """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
         records = tuple(records)
         self._count_settled(records, released=fate is not Fate.REJECTED)
-        self.in_flight -= len(records)
+        if self._lanes.land(records):
+            self.stirred = True
         if reason is DropReason.EXPIRED and fate is Fate.DROPPED:
             for record in reversed(records):  # what an heir has wins, so the newest comes first
                 self._bequeath(record)
         named = [record for record in records if record.named] if self._known else []
         for record in named:
             self._unname(record)
-        for record in records:
-            record.state = SETTLED
-            lane = record.lane
-            lane.in_flight = left = lane.in_flight - 1
-            if not left:
-                lane.flying = ()
-                if lane.waiting:
-                    self._enter_ready(lane)
-                else:
-                    del self._lanes[lane.customer_id]
         match fate:
             case Fate.DELIVERED:
                 self.delivered += len(records)
@@ -348,10 +280,8 @@ class Buffer:
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
-        flying = [record for lane in self._lanes.values() for record in lane.flying if record.state is IN_FLIGHT]
-        flying.sort(key=_SEQ)
-        self.settle([record for record in flying if record.ticket is None], Fate.DROPPED, reason)
-        for record in [record for lane in self._lanes.values() for record in lane.waiting if record.ticket is None]:
+        self.settle([record for record in self._lanes.flying if record.ticket is None], Fate.DROPPED, reason)
+        for record in [record for lane in self.lanes() for record in lane.waiting if record.ticket is None]:
             self._withdraw(record)
             self._drop(record, reason)
 
@@ -365,7 +295,7 @@ class Buffer:
 
     def forget(self, customer_id: str) -> tuple[int, int]:
         """Drops a customer's waiting events; returns how many, and how many are in flight and cannot be called back."""
-        lane = self._lanes.get(customer_id)
+        lane = self._lanes.by_customer.get(customer_id)
         if lane is None:
             return 0, 0
         waiting, in_flight = len(lane.waiting), lane.in_flight
@@ -373,7 +303,7 @@ class Buffer:
             record.attributes = None
             self._withdraw(record)
         self.forgotten += waiting
-        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * waiting)
+        self._lanes.sweep(waiting)
         return waiting, in_flight
 
     # ── with a journal ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -381,10 +311,6 @@ class Buffer:
     @property
     def pending(self) -> int:
         return self.in_memory + len(self._spilled)
-
-    @property
-    def waiting(self) -> int:
-        return self.in_memory - self.in_flight
 
     @property
     def accepted(self) -> int:
@@ -452,14 +378,11 @@ class Buffer:
         return True
 
     def _record(self, seq: int, event: Journaled) -> Record:
-        lane = self._lanes.get(event.customer_id)
-        if lane is None:
-            lane = Lane(event.customer_id, encode(event.customer_id, "customer_id"))
         self._journaled += 1
         return Record(
             seq,
             event.event_uuid,
-            lane,
+            self._lanes.of(event.customer_id),
             event.action,
             event.impression,
             event.attributes,
@@ -494,9 +417,25 @@ class Buffer:
     def offered(self) -> int:
         return self.accepted + self.duplicate + self.unmatched + self.refused + self.dropped_at_the_door
 
+    @property
+    def in_memory(self) -> int:
+        return self._lanes.in_memory
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._lanes.pending_bytes
+
+    @property
+    def in_flight(self) -> int:
+        return self._lanes.in_flight
+
+    @property
+    def waiting(self) -> int:
+        return self._lanes.waiting
+
     def oldest_age(self, now: float) -> float:
         """Seconds that the oldest waiting event has waited; a scan, for people and dashboards."""
-        return max((now - lane.waiting[0].accepted_at for lane in self._lanes.values() if lane.waiting), default=0.0)
+        return self._lanes.oldest_age(now)
 
     def counts(self) -> dict[str, Any]:
         """The counters, under the names of `DeliveryReport`."""
@@ -519,76 +458,20 @@ class Buffer:
         }
 
     def lanes(self) -> Iterator[Lane]:
-        return iter(self._lanes.values())
+        return iter(self._lanes.by_customer.values())
 
     def __repr__(self) -> str:
         return (
             f"<Buffer {self.waiting} waiting, {self.in_flight} in flight, {self.pending_bytes} bytes,"
             f"{f' {len(self._spilled)} spilled,' if self._spilled else ''}"
-            f" {len(self._lanes)} customers, {self._ready_lanes} ready>"
+            f" {len(self._lanes.by_customer)} customers, {self._lanes.ready} ready>"
         )
 
-    # ── lanes ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _enter_ready(self, lane: Lane) -> None:
-        heapq.heappush(self._ready, (lane.waiting[0].seq, lane))
-        before = self._ready_bytes
-        self._ready_lanes = ready_lanes = self._ready_lanes + 1
-        self._ready_actions += len(lane.waiting)
-        self._ready_bytes += lane.waiting_bytes
-        filled = before < self._max_bytes <= self._ready_bytes or self._ready_actions >= self._max_actions
-        if filled or ready_lanes in (1, self._policy.max_elements):
-            self.stirred = True
-        if len(self._ready) > 2 * ready_lanes + 64:
-            self._ready = [
-                (each.waiting[0].seq, each) for each in self._lanes.values() if each.waiting and not each.in_flight
-            ]
-            heapq.heapify(self._ready)
-
-    def _leave_ready(self, lane: Lane, taken: tuple[Record, ...]) -> None:
-        self._ready_lanes -= 1
-        self._ready_actions -= len(taken) + len(lane.waiting)
-        self._ready_bytes -= lane.waiting_bytes
-        if lane.waiting:
-            lane.waiting_bytes -= sum(map(_SIZE, taken))
-        else:
-            lane.waiting_bytes, lane.plain = 0, True
-        lane.flying = taken
-        lane.in_flight = len(taken)
-        self.in_flight += len(taken)
-
-    def _oldest_ready(self) -> Lane | None:
-        ready = self._ready
-        while ready:
-            seq, lane = ready[0]
-            if not lane.waiting or lane.in_flight:
-                heapq.heappop(ready)
-            elif lane.waiting[0].seq != seq:  # its head was shed
-                heapq.heapreplace(ready, (lane.waiting[0].seq, lane))
-            else:
-                return lane
-        return None
+    # ── settling ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _withdraw(self, record: Record) -> None:
-        """Takes a waiting record out of its lane, as if it had never come; its attributes go to its successor."""
-        lane, waiting = record.lane, record.lane.waiting
-        ready = not lane.in_flight
-        if waiting[0] is record:
-            waiting.popleft()
-            successor = waiting[0] if waiting else None
-        else:
-            place = waiting.index(record)
-            del waiting[place]
-            successor = waiting[place] if place < len(waiting) else None
-        self._resize(lane, -record.size)
-        if ready:
-            self._ready_actions -= 1
-            self._ready_lanes -= not waiting
-        if record.attributes and successor is not None:
-            self._inherit(successor, record.attributes)
-        if not waiting and not lane.in_flight:
-            del self._lanes[lane.customer_id]
-        record.state = SETTLED
+        """Takes a waiting record out, as if it had never come; its attributes go to its successor."""
+        self._lanes.withdraw(record)
         self._count_settled((record,))
         if record.named:
             self._unname(record)
@@ -600,27 +483,9 @@ class Buffer:
     def _bequeath(self, record: Record) -> None:
         """Hands the attributes of an event that expired on its way to its customer's next waiting event."""
         if record.attributes and record.lane.waiting and self._has_room(attributes_size(record.attributes)):
-            self._inherit(record.lane.waiting[0], record.attributes)
-
-    def _inherit(self, heir: Record, attributes: Attributes) -> None:
-        merged = attributes | (heir.attributes or {})
-        growth = attributes_size(merged) - attributes_size(heir.attributes)
-        size = REQUEST_SIZE + element_size(heir.lane.customer, heir.offset) + heir.size + growth
-        if size <= self._policy.max_bytes:
-            heir.attributes = merged
-            heir.lane.plain = False
-            heir.size += growth
-            self.pending_bytes += growth
-            self._resize(heir.lane, growth)
-
-    def _resize(self, lane: Lane, growth: int) -> None:
-        lane.waiting_bytes += growth
-        if not lane.in_flight:
-            self._ready_bytes += growth
+            self._lanes.inherit(record.lane.waiting[0], record.attributes)
 
     def _count_settled(self, records: Collection[Record], *, released: bool = True) -> None:
-        self.in_memory -= len(records)
-        self.pending_bytes -= sum(map(_SIZE, records))
         if self._journaled:
             tickets = [record.ticket for record in records if record.ticket is not None]
             self._journaled -= len(tickets)

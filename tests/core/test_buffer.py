@@ -428,12 +428,12 @@ def test_forgetting_drops_what_waits_with_its_attributes_and_says_what_is_under_
 def test_forgetting_keeps_no_event_of_the_forgotten():
     buffer = filled(1)
     buffer.forget("john")
-    assert not buffer._impressions
+    assert not buffer._lanes._impressions
     for number in range(1_000):
         offer(buffer, number)
         buffer.forget("john")
-    assert len(buffer._impressions) + len(buffer._known) + len(list(buffer.lanes())) == 0
-    assert len(buffer._ready) <= 65
+    assert len(buffer._lanes._impressions) + len(buffer._known) + len(list(buffer.lanes())) == 0
+    assert len(buffer._lanes._heap) <= 65
 
 
 def test_abandoning_drops_what_waits_and_what_flies():
@@ -523,8 +523,8 @@ def test_customers_come_and_go_and_leave_nothing_behind():
         if number % 50 == 0 and (batch := buffer.take(WALL)):
             buffer.settle(batch.records, Fate.DELIVERED)
     assert len(list(buffer.lanes())) <= 50
-    assert len(buffer._ready) <= 2 * 50 + 65
-    assert len(buffer._impressions) <= 2 * 50 + 65
+    assert len(buffer._lanes._heap) <= 2 * 50 + 65
+    assert len(buffer._lanes._impressions) <= 2 * 50 + 65
     assert len(buffer._known) <= 100 + 50
     assert len(buffer._settled) == 100
     assert report(buffer).offered == 30_000
@@ -541,7 +541,7 @@ def test_one_impression_that_waits_long_does_not_keep_those_that_went_after_it()
         offer(buffer, number, f"customer {number}")
         buffer.settle(buffer.take(WALL).records, Fate.DELIVERED)
     assert buffer.waiting == 1
-    assert len(buffer._impressions) <= 2 + 65
+    assert len(buffer._lanes._impressions) <= 2 + 65
 
 
 def test_events_carry_the_uuid_they_were_accepted_with():

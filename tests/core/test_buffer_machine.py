@@ -398,9 +398,9 @@ class BufferMachine(RuleBasedStateMachine):
         lanes = self.ready()
         events = [each for lane in lanes.values() for each in lane]
         buffer = self.buffer
-        assert buffer._ready_lanes == len(lanes)
-        assert buffer._ready_actions == len(events)
-        assert buffer._ready_bytes == sum(each.size for each in events)
+        assert buffer._lanes.ready == len(lanes)
+        assert buffer._lanes.ready_actions == len(events)
+        assert buffer._lanes.ready_bytes == sum(each.size for each in events)
 
     @invariant()
     def due_is_as_computed_from_scratch(self):
@@ -423,8 +423,8 @@ class BufferMachine(RuleBasedStateMachine):
     def nothing_is_left_behind(self):
         buffer = self.buffer
         assert {lane.customer_id for lane in buffer.lanes()} == {each.customer for each in self.waiting + self.flying}
-        assert len(buffer._ready) <= 2 * buffer._ready_lanes + 67  # looked at before a newcomer makes room
-        assert len(buffer._impressions) <= 2 * buffer.waiting + 65
+        assert len(buffer._lanes._heap) <= 2 * buffer._lanes.ready + 67  # looked at before a newcomer makes room
+        assert len(buffer._lanes._impressions) <= 2 * buffer.waiting + 65
         assert len(buffer._barriers) <= len(self.barriers)
 
     @invariant()

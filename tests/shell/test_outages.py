@@ -119,7 +119,8 @@ def records_in_memory():
 
 
 def sizes_of(buffer):
-    return {name: len(value) for name, value in vars(buffer).items() if hasattr(value, "__len__")}
+    kept = vars(buffer) | vars(buffer._lanes)
+    return {name: len(value) for name, value in kept.items() if hasattr(value, "__len__")}
 
 
 class Forgetful(list):

@@ -1,0 +1,231 @@
+"""The events in memory, by customer: who has something to send, and whether it fills a request.
+
+Theory. A customer's events form a lane. A lane is *ready* when it has waiting events and none in flight, so at most one
+request per customer is under way and order within a customer holds; customers go in parallel. Ready lanes stand in a
+heap by their oldest event; a place in it that has become wrong is put right when it is met.
+
+Invariants: a lane is known while it has events. `ready`, `ready_actions` and `ready_bytes` count the ready lanes and
+what waits in them; `in_memory` and `pending_bytes` count waiting and in flight. A waiting event that is withdrawn hands
+its user attributes to its customer's next one, if there is one.
+
+Every call is O(1) amortized, O(log lanes) where a lane becomes ready, and per event where events are given.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+
+import attrs
+
+from .._config import BatchPolicy
+from .batch import IN_FLIGHT, SETTLED, Record
+from .codec import encode
+from .shedding import Impressions
+from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
+
+_SIZE: Callable[[Record], int] = attrgetter("size")
+_SWEEP = 256  # records; some 20 µs in a turn of the loop
+
+
+@attrs.define(eq=False, repr=False)
+class Lane:
+    """One customer's events.
+
+    Attributes:
+        customer_id: Whose.
+        customer: The same, encoded.
+        waiting: Oldest first.
+        waiting_bytes: Sum of their sizes.
+        plain: None of them has user attributes or a timezone offset, so that they pack without a look at each.
+        flying: Those of the one request that is on its way, settled ones included.
+        in_flight: How many of them are not settled.
+    """
+
+    customer_id: str
+    customer: bytes
+    waiting: deque[Record] = attrs.field(factory=deque)
+    waiting_bytes: int = 0
+    plain: bool = True
+    flying: tuple[Record, ...] = ()
+    in_flight: int = 0
+
+
+class Lanes:
+    """See the module's docstring."""
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self._max_bytes, self._max_actions, self._max_elements = (
+            policy.max_bytes, policy.max_actions, policy.max_elements
+        )  # fmt: skip
+        self.by_customer: dict[str, Lane] = {}
+        self._heap: list[tuple[int, Lane]] = []  # an entry is stale unless its lane is ready with that head
+        self._impressions = Impressions()
+        self.ready = self.ready_actions = self.ready_bytes = 0
+        self.in_memory = self.pending_bytes = self.in_flight = 0
+
+    @property
+    def waiting(self) -> int:
+        return self.in_memory - self.in_flight
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is ready fills a request."""
+        return (
+            self.ready_bytes >= self._max_bytes
+            or self.ready >= self._max_elements
+            or self.ready_actions >= self._max_actions
+        )
+
+    def of(self, customer_id: str) -> Lane:
+        """Returns a customer's lane, or a new one, which is known when an event is admitted to it."""
+        return self.by_customer.get(customer_id) or Lane(customer_id, encode(customer_id, "customer_id"))
+
+    # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def admit(self, record: Record) -> bool:
+        """Has an event wait, behind all others of its lane; returns whether that made something due."""
+        lane, size = record.lane, record.size
+        if record.impression:
+            self._impressions.append(record)
+        lane.waiting.append(record)
+        lane.waiting_bytes += size
+        if record.attributes or record.offset is not None:
+            lane.plain = False
+        self.in_memory += 1
+        self.pending_bytes += size
+        if lane.in_flight:
+            return False
+        if len(lane.waiting) == 1:
+            self.by_customer[lane.customer_id] = lane
+            return self._enter(lane)
+        self.ready_actions += 1
+        self.ready_bytes = ready_bytes = self.ready_bytes + size
+        return ready_bytes >= self._max_bytes > ready_bytes - size or self.ready_actions == self._max_actions
+
+    def _enter(self, lane: Lane) -> bool:
+        heapq.heappush(self._heap, (lane.waiting[0].seq, lane))
+        before = self.ready_bytes
+        self.ready = ready = self.ready + 1
+        self.ready_actions += len(lane.waiting)
+        self.ready_bytes += lane.waiting_bytes
+        if len(self._heap) > 2 * ready + 64:
+            self._heap = [
+                (each.waiting[0].seq, each) for each in self.by_customer.values() if each.waiting and not each.in_flight
+            ]
+            heapq.heapify(self._heap)
+        return (
+            ready in (1, self._max_elements)
+            or before < self._max_bytes <= self.ready_bytes
+            or self.ready_actions >= self._max_actions
+        )
+
+    # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def oldest(self) -> Lane | None:
+        """Returns the ready lane whose first event is the oldest."""
+        heap = self._heap
+        while heap:
+            seq, lane = heap[0]
+            if not lane.waiting or lane.in_flight:
+                heapq.heappop(heap)
+            elif lane.waiting[0].seq != seq:  # its head was shed
+                heapq.heapreplace(heap, (lane.waiting[0].seq, lane))
+            else:
+                return lane
+        return None
+
+    def oldest_impression(self) -> Record | None:
+        """Returns the waiting impression that was accepted first."""
+        return self._impressions.oldest()
+
+    def depart(self, lane: Lane, taken: tuple[Record, ...]) -> None:
+        """The `oldest` lane's first events, taken off its waiting ones just now, are in flight."""
+        heapq.heappop(self._heap)
+        for record in taken:
+            record.state = IN_FLIGHT
+        self.ready -= 1
+        self.ready_actions -= len(taken) + len(lane.waiting)
+        self.ready_bytes -= lane.waiting_bytes
+        if lane.waiting:
+            lane.waiting_bytes -= sum(map(_SIZE, taken))
+        else:
+            lane.waiting_bytes, lane.plain = 0, True
+        lane.flying = taken
+        lane.in_flight = len(taken)
+        self.in_flight += len(taken)
+
+    def land(self, records: Sequence[Record]) -> bool:
+        """Lets go of events that were in flight; returns whether that made something due."""
+        self.in_memory -= len(records)
+        self.in_flight -= len(records)
+        self.pending_bytes -= sum(map(_SIZE, records))
+        due = False
+        for record in records:
+            record.state = SETTLED
+            lane = record.lane
+            lane.in_flight = left = lane.in_flight - 1
+            if not left:
+                lane.flying = ()
+                if lane.waiting:
+                    due |= self._enter(lane)
+                else:
+                    del self.by_customer[lane.customer_id]
+        return due
+
+    def withdraw(self, record: Record) -> None:
+        """Takes a waiting event out of its lane, as if it had never come."""
+        lane, waiting = record.lane, record.lane.waiting
+        if waiting[0] is record:
+            waiting.popleft()
+            successor = waiting[0] if waiting else None
+        else:
+            place = waiting.index(record)
+            del waiting[place]
+            successor = waiting[place] if place < len(waiting) else None
+        record.state = SETTLED
+        self.in_memory -= 1
+        self._resize(lane, -record.size)
+        if not lane.in_flight:
+            self.ready_actions -= 1
+            self.ready -= not waiting
+        if record.attributes and successor is not None:
+            self.inherit(successor, record.attributes)
+        if not waiting and not lane.in_flight:
+            del self.by_customer[lane.customer_id]
+
+    def inherit(self, heir: Record, attributes: Attributes) -> None:
+        """Gives a waiting event another's user attributes, where its own do not win, if a request can still hold it."""
+        merged = attributes | (heir.attributes or {})
+        growth = attributes_size(merged) - attributes_size(heir.attributes)
+        size = REQUEST_SIZE + element_size(heir.lane.customer, heir.offset) + heir.size + growth
+        if size <= self._max_bytes:
+            heir.attributes = merged
+            heir.lane.plain = False
+            heir.size += growth
+            self._resize(heir.lane, growth)
+
+    def _resize(self, lane: Lane, growth: int) -> None:
+        lane.waiting_bytes += growth
+        self.pending_bytes += growth
+        if not lane.in_flight:
+            self.ready_bytes += growth
+
+    def sweep(self, gone: int) -> None:
+        """Passes over impressions that do not wait any more; more of them the more are `gone`."""
+        self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * gone)
+
+    # ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def flying(self) -> list[Record]:
+        """What is in flight, in order of acceptance; a scan."""
+        found = [record for lane in self.by_customer.values() for record in lane.flying if record.state is IN_FLIGHT]
+        return sorted(found, key=attrgetter("seq"))
+
+    def oldest_age(self, now: float) -> float:
+        """Seconds that the oldest waiting event has waited; a scan."""
+        heads = (lane.waiting[0] for lane in self.by_customer.values() if lane.waiting)
+        return max((now - head.accepted_at for head in heads), default=0.0)
