@@ -448,14 +448,13 @@ def test_credentials_of_the_environment_are_checked_too(value):
 
 
 def test_what_is_missing_is_named_with_its_variable():
-    assert (
-        refusal(ConfigurationError, settled, None) == "workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID"
-    )
+    message = "workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID"
+    assert refusal(ConfigurationError, settled, None) == message
     message = "api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY"
     assert refusal(ConfigurationError, settled, "ws", None) == message
     assert refusal(ConfigurationError, settled, "ws", "key", None) == (
-        "data_center is missing: pass it (01 to 06, or 101; the number in the address of your MoEngage dashboard),"
-        " or set MOENGAGE_DATA_CENTER"
+        "data_center (01 to 06, or 101; the number in the address of your MoEngage dashboard) is missing:"
+        " pass it, or set MOENGAGE_DATA_CENTER"
     )
 
 
