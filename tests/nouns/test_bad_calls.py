@@ -60,10 +60,10 @@ def message_of(caught):
 @pytest.mark.parametrize(
     ("keys", "how", "message"),
     [
-        ((), {}, "fetch needs at least one experience key; fetch_all asks for everything"),
+        ((), {}, "at least one experience key is needed; fetch_all asks for everything"),
         (("",), {}, "an experience key must be text of 1 to 50 characters"),
         (("k" * 51,), {}, "an experience key must be text of 1 to 50 characters"),
-        ((["a", "b"],), {}, "an experience key must be text of 1 to 50 characters"),
+        ((["a", "b"],), {}, "experience keys are passed one by one: fetch(*keys), not fetch(keys)"),
         (("a",), {"customer_id": ""}, "customer_id must be text, and not empty"),
         (("a",), {"customer_id": 5}, "customer_id must be text, and not empty"),
         (
@@ -81,9 +81,13 @@ def message_of(caught):
         (
             ("a",),
             {"attributes": {"utm": ["secret"]}},
-            "the value of an in-session attribute must be text, a number or a boolean",
+            "the in-session attribute 'utm' must be text, a finite number or a boolean",
         ),
-        (("a",), {"attributes": {"utm": math.nan}}, f"the fetch request must be JSON: {JSON_RULES}"),
+        (
+            ("a",),
+            {"attributes": {"utm": math.nan}},
+            "the in-session attribute 'utm' must be text, a finite number or a boolean",
+        ),
         (("a",), {"customer_id": "secret\ud800"}, f"the fetch request must be JSON: {JSON_RULES}"),
         (("a",), {"deadline": 0}, "deadline must be a number of seconds above 0"),
         (("a",), {"deadline": -1.0}, "deadline must be a number of seconds above 0"),

@@ -49,6 +49,7 @@ from moengage_personalize import (
 )
 from moengage_personalize._config import Secret, resolve
 from moengage_personalize._effects import uuid4
+from moengage_personalize._errors import bare
 from moengage_personalize._events import check_event_uuid
 from moengage_personalize._session import check_user_identifiers
 
@@ -86,7 +87,8 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn():
     for kind, bases in TREE.items():
         assert kind.__bases__ == bases
         assert kind.retryable is (kind in RETRYABLE)
-        assert kind.__name__ in sys.modules[kind.__module__].__doc__
+        assert kind.__name__ in sys.modules[bare.__module__].__doc__
+        assert getattr(sys.modules[kind.__module__], kind.__name__) is kind, "a traceback names where to import it from"
     assert PersonalizeError.retryable is False
 
 
@@ -106,6 +108,12 @@ def test_every_error_survives_pickling_and_copying_whole(kind):
 def test_an_error_that_a_subclass_builds_otherwise_survives_pickling():
     error = pickle.loads(pickle.dumps(StrangeError(1, 2)))
     assert (type(error), str(error), error.extra) == (StrangeError, "strange", 3)
+
+
+def test_an_error_of_somebody_elses_stays_in_its_module():
+    assert StrangeError.__module__ == __name__
+    private = type("PrivateError", (PersonalizeError,), {"__module__": "shop._errors"})
+    assert private.__module__ == "shop._errors"
 
 
 class StrangeError(PersonalizeError):

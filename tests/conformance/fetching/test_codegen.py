@@ -37,7 +37,7 @@ async def run(arguments, server):
         "MOENGAGE_PERSONALIZE_BASE_URL": server.base_url,
         "SSL_CERT_FILE": str(server.ca_path),
     }
-    command = [sys.executable, "-c", "import sys; from moengage_personalize.cli.codegen import main; sys.exit(main())"]
+    command = [sys.executable, "-m", "moengage_personalize.cli", "codegen"]
     process = await asyncio.create_subprocess_exec(*command, *arguments, env=environment)
     return await asyncio.wait_for(process.wait(), 30)
 
