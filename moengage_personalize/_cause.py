@@ -29,8 +29,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         if error is None:
             return
         yield error
-        # Not `__context__`: that may be what the caller was handling when it asked.
-        error = error.exceptions[-1] if isinstance(error, BaseExceptionGroup) else error.__cause__
+        error = _next(error)
+
+
+def _next(error: BaseException) -> BaseException | None:
+    """What an exception came from. Not its `__context__`: that may be what the caller was handling when it asked."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.exceptions[-1]
+    wrapped = error.args[0] if error.args else None  # httpcore's hold what they stand for
+    return error.__cause__ or (wrapped if isinstance(wrapped, BaseException) else None)
 
 
 def _words(error: BaseException) -> str:

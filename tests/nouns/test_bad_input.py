@@ -482,7 +482,7 @@ def test_what_a_callable_supplies_fits_a_header_or_is_refused(value):
     for api_key in (lambda: value, later):
         with pytest.raises(ConfigurationError) as caught:
             supplied(api_key)
-        assert str(caught.value) == f"the api_key callable must return what {FITS}"
+        assert str(caught.value) == f"what the api_key callable returns {FITS}"
 
 
 def test_a_callable_that_fails_is_named_by_its_error_and_not_by_its_words():

@@ -4,6 +4,7 @@ import socket
 import ssl
 from itertools import pairwise
 
+import httpcore
 import httpx
 import pytest
 from support.moengage import make_client
@@ -54,6 +55,16 @@ def handshake(reason):
             "ConnectError: Network is unreachable",
         ),
         (
+            chained(
+                httpx.ConnectError("secret"), httpcore.ConnectError(OSError("secret")), TimeoutError(110, "secret")
+            ),
+            "ConnectError: Connection timed out",
+        ),
+        (
+            chained(httpx.ConnectError("secret"), httpcore.ConnectError(ConnectionRefusedError(111, "secret"))),
+            "ConnectError: Connection refused",
+        ),
+        (
             chained(httpx.ConnectError("secret"), socket.gaierror(-2, "secret")),
             "ConnectError: the host's name has no address, or nobody here can tell",
         ),
@@ -91,6 +102,16 @@ async def test_the_page_is_told_why():
     async with make_client(httpx.MockTransport(refused)) as client:
         page = await client.fetch("home-hero", customer_id="john@example.com", deadline=0.2)
     assert isinstance(page.error, ConnectionFailedError)
+    assert str(page.error) == "the exchange failed: ConnectError: Connection refused"
+
+
+@pytest.mark.real_loops
+async def test_a_proxy_that_is_not_there_is_told_without_its_address():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    proxy = f"http://john:secret@127.0.0.1:{port}"
+    async with AsyncPersonalizeClient("workspace", "key", "01", proxy=proxy) as client:
+        page = await client.fetch("home-hero", deadline=10)
     assert str(page.error) == "the exchange failed: ConnectError: Connection refused"
 
 
