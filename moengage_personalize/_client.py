@@ -18,6 +18,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from importlib.util import find_spec
 from math import inf
 from threading import get_ident
 from time import monotonic
@@ -38,6 +39,7 @@ from ._config import (
     RetryPolicy,
     Secret,
     Settings,
+    check_parts,
     one_of,
     resolve,
 )
@@ -112,6 +114,7 @@ class AsyncPersonalizeClient:
         effects: Effects = Effects(),  # noqa: B008
     ) -> None:
         self._state: _State = "new"
+        self._proxy = proxy
         # From here on no frame holds a secret.
         workspace_id, api_key = _sealed(workspace_id), _sealed(api_key)
         try:
@@ -123,14 +126,14 @@ class AsyncPersonalizeClient:
                 enabled=enabled,
                 environ=os.environ,
             )
+            self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying, caching=caching)
+            check_parts(self._policies, spool, proxy, speaks_socks=_speaks_socks)
         except ConfigurationError as error:
-            del data_center, base_url
+            del data_center, base_url, proxy
             raise bare(error) from None
-        self._policies = Policies(fetching=fetching, batching=batching, retrying=retrying, caching=caching)
         self._spool = spool
         self._on_dropped = on_dropped
         self._ssl_context = ssl_context
-        self._proxy = proxy
         self._transport = transport
         self._effects = effects
         self._buffer = Buffer(batching)
@@ -711,6 +714,10 @@ def _default_transport(context: ssl.SSLContext | None, proxy: str | None) -> htt
     from ._engine import default_transport
 
     return default_transport(context, proxy)
+
+
+def _speaks_socks() -> bool:
+    return find_spec("socksio") is not None
 
 
 def _sealed(value: Any) -> Any:

@@ -28,6 +28,14 @@ _DATA_CENTER = re.compile(r"(?:dc[-_ ]?)?0{0,2}([0-9]{1,3})", re.IGNORECASE | re
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)*/?", re.ASCII)
 _HEADER = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
+_HINTS = {"data_center": " (01 to 06, or 101; the number in the address of your MoEngage dashboard)"}
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"", "0", "false", "no", "off"})
+_VARIABLES = {
+    "workspace_id": "MOENGAGE_WORKSPACE_ID",
+    "api_key": "MOENGAGE_PERSONALIZE_API_KEY",
+    "data_center": "MOENGAGE_DATA_CENTER",
+}
 FITS_HEADER = "must be 1 to 512 printable ASCII characters without spaces (it becomes part of a header)"
 
 
@@ -55,7 +63,7 @@ class Secret:
         return "***"
 
     def __reduce__(self) -> str:
-        raise TypeError("a Secret is not pickled")
+        raise TypeError("a Secret is not pickled, and so is no client: each process makes its own")
 
 
 def _at_least(
@@ -252,6 +260,14 @@ class RetryPolicy:
     budget: int = attrs.field(default=100, validator=_within(1, 1_000_000))
 
 
+_POLICIES: Mapping[str, type] = {
+    "fetching": FetchPolicy,
+    "batching": BatchPolicy,
+    "retrying": RetryPolicy,
+    "caching": CachePolicy,
+}
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """Where to, and as whom.
@@ -285,39 +301,89 @@ def resolve(
     Raises:
         ConfigurationError: Something is missing, or is none of what is accepted.
     """
-    if not enabled or environ.get("MOENGAGE_PERSONALIZE_DISABLED", "").strip().lower() in {"1", "true", "yes", "on"}:
+    if not isinstance(enabled, bool):
+        raise ConfigurationError("enabled must be True or False")
+    if _is_disabled(environ) or not enabled:
         return Settings(
             base_url="https://disabled.invalid", workspace_id=Secret.of("-"), api_key=Secret.of("-"), enabled=False
         )
     workspace_id = workspace_id or _from(environ, "MOENGAGE_WORKSPACE_ID")
     api_key = api_key or _from(environ, "MOENGAGE_PERSONALIZE_API_KEY")
-    if workspace_id is None:
-        raise ConfigurationError("workspace_id is missing: pass it, or set MOENGAGE_WORKSPACE_ID")
-    if api_key is None:
-        raise ConfigurationError("api_key is missing: pass it, or set MOENGAGE_PERSONALIZE_API_KEY")
+    if base_url is None and data_center is None:
+        base_url = environ.get("MOENGAGE_PERSONALIZE_BASE_URL") or None
+        data_center = environ.get("MOENGAGE_DATA_CENTER") or None
+    if workspace_id is None or api_key is None or (base_url is None and data_center is None):
+        raise _missing(workspace_id=workspace_id, api_key=api_key, data_center=base_url or data_center)
     if not isinstance(workspace_id, Secret) or not workspace_id.fits_header(without=":"):
         raise ConfigurationError(f"workspace_id {FITS_HEADER}, and no colon")
     if isinstance(api_key, Secret) and not api_key.fits_header():
         raise ConfigurationError(f"api_key {FITS_HEADER}")
-    return Settings(base_url=_origin(base_url, data_center, environ), workspace_id=workspace_id, api_key=api_key)
+    if base_url is not None:
+        origin = parse_base_url(base_url)
+    else:
+        assert data_center is not None  # noqa: S101 - or it is missing
+        origin = f"https://sdk-{parse_data_center(data_center)}.moengage.com"
+    return Settings(base_url=origin, workspace_id=workspace_id, api_key=api_key)
+
+
+def _is_disabled(environ: Mapping[str, str]) -> bool:
+    word = environ.get("MOENGAGE_PERSONALIZE_DISABLED", "").strip().lower()
+    if word not in _YES | _NO:
+        raise ConfigurationError("MOENGAGE_PERSONALIZE_DISABLED must be 1 (true, yes, on), or 0 (false, no, off)")
+    return word in _YES
 
 
 def _from(environ: Mapping[str, str], name: str) -> Secret | None:
     return Secret.of(environ[name]) if environ.get(name) else None
 
 
-def _origin(base_url: str | None, data_center: str | int | None, environ: Mapping[str, str]) -> str:
-    if base_url is None and data_center is None:
-        base_url = environ.get("MOENGAGE_PERSONALIZE_BASE_URL") or None
-        data_center = environ.get("MOENGAGE_DATA_CENTER") or None
-    if base_url is not None:
-        return parse_base_url(base_url)
-    if data_center is None:
-        raise ConfigurationError(
-            "data_center is missing: pass it (01 to 06, or 101; the number in the address of your MoEngage dashboard),"
-            " or set MOENGAGE_DATA_CENTER"
-        )
-    return f"https://sdk-{parse_data_center(data_center)}.moengage.com"
+def _missing(**given: object) -> ConfigurationError:
+    """Names all that is missing at once."""
+    names = [name for name, value in given.items() if value is None]
+    said = _listed([f"{name}{_HINTS.get(name, '')}" for name in names])
+    be, them = ("are", "them") if len(names) > 1 else ("is", "it")
+    return ConfigurationError(
+        f"{said} {be} missing: pass {them}, or set {_listed([_VARIABLES[name] for name in names])}"
+    )
+
+
+def _listed(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
+
+
+def check_parts(policies: Policies, spool: object, proxy: object, *, speaks_socks: Callable[[], bool]) -> None:
+    """Checks what is not looked at again before the client is opened.
+
+    Args:
+        policies: All of them.
+        spool: A spool, and not the name of its directory.
+        proxy: An address, if it is text.
+        speaks_socks: Whether there is what a SOCKS proxy needs.
+
+    Raises:
+        ConfigurationError: It is none of what is accepted. A proxy's address is not repeated: it may hold a password.
+    """
+    for field in attrs.fields(Policies):
+        kind = _POLICIES[field.name]
+        if not isinstance(getattr(policies, field.name), kind):
+            raise ConfigurationError(f"{field.name} must be a {kind.__name__}, such as {kind.__name__}()")
+    if isinstance(spool, str) or hasattr(spool, "__fspath__"):
+        raise ConfigurationError("spool must be a spool, such as DiskSpool(directory)")
+    if isinstance(proxy, str):
+        scheme = _proxy_scheme(proxy)
+        if scheme.startswith("socks") and not speaks_socks():
+            raise ConfigurationError("a SOCKS proxy needs one package more: pip install 'httpx[socks]'")
+
+
+def _proxy_scheme(proxy: str) -> str:
+    try:
+        parts = urlsplit(proxy)
+        scheme = parts.scheme if parts.hostname and parts.port != 0 else ""
+    except ValueError:
+        scheme = ""
+    if scheme not in {"http", "https", "socks5", "socks5h"}:
+        raise ConfigurationError("proxy must look like http://host:port (or https, socks5, socks5h)")
+    return scheme
 
 
 def parse_data_center(data_center: str | int) -> str:

@@ -30,5 +30,5 @@ async def current_api_key(api_key: Secret | Callable[[], str | Awaitable[str]]) 
     finally:
         supplied = ""  # the frame of an error below must not hold the key
     if not key.fits_header():
-        raise ConfigurationError(f"the api_key callable must return what {FITS_HEADER}")
+        raise ConfigurationError(f"what the api_key callable returns {FITS_HEADER}")
     return key

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache, partial
-from typing import Any, TypeVar, get_args, get_origin, is_typeddict
+from typing import Any, Final, TypeVar, get_args, get_origin, is_typeddict
 from unicodedata import normalize
 
 import attrs
@@ -18,6 +18,8 @@ import cattrs
 from cattrs.strategies import configure_union_passthrough
 
 T = TypeVar("T")
+WHOLE: Final = "(class)"
+"""The path where no variable is to blame: no class of the four, or one that raises."""
 
 
 @attrs.frozen
@@ -34,7 +36,7 @@ def build(kind: type[T], payload: Mapping[str, Any]) -> T | Misfit:
             return _pydantic(kind, payload)  # type: ignore[no-any-return]
         fields = _renamed(_names(kind), payload)
     except Exception:  # a class that is none of the four
-        return Misfit("(class)")
+        return Misfit(WHOLE)
     try:
         return _converter().structure(fields, kind)
     except Exception:  # whatever a class of the caller's raises on values that do not fit
@@ -70,7 +72,7 @@ def _pydantic(kind: Any, payload: Mapping[str, Any]) -> Any:
     except Exception as error:
         errors = getattr(error, "errors", None)
         found = errors(include_url=False, include_input=False, include_context=False) if errors else []
-        return Misfit(".".join(map(str, found[0]["loc"])) if found else "(class)")
+        return Misfit(".".join(map(str, found[0]["loc"])) if found else WHOLE)
 
 
 @cache
@@ -118,5 +120,5 @@ def _blamed(fields: Mapping[str, Any], kind: Any) -> str:
         found = cattrs.transform_error(error, format_exception=lambda _, __: "")
         if isinstance(error, cattrs.BaseValidationError) and found:
             path = found[0].partition(" @ ")[2].removeprefix("$")
-            return path.replace("[", ".").replace("]", "").strip(".") or "(class)"
-    return "(class)"
+            return path.replace("[", ".").replace("]", "").strip(".") or WHOLE
+    return WHOLE

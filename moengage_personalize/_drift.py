@@ -13,6 +13,7 @@ from typing import Final
 
 log = logging.getLogger("moengage_personalize")
 MOST: Final = 200
+_WHOLE: Final = "(class)"  # `_decode.WHOLE`, whose import costs that of cattrs
 
 
 class Drifts:
@@ -43,7 +44,11 @@ class Drifts:
             self.paths[where] += 1
         elif len(self.paths) < MOST:
             self.paths[where] = 1
-            log.warning("the variable %s does not fit %s: its default is used", where, wanted)
+            if path == _WHOLE:
+                log.warning("the experience %s does not fit %s (an attrs class, a dataclass, a TypedDict or a pydantic"
+                            " model?): its default is used", key, wanted)  # fmt: skip
+            else:
+                log.warning("the variable %s does not fit %s: its default is used", where, wanted)
 
     def __reduce__(self) -> tuple[type[Drifts], tuple[()]]:
         return Drifts, ()

@@ -28,7 +28,7 @@ import httpx
 from ._config import Policies, Settings
 from ._door import Door
 from ._effects import Effects
-from ._errors import UsageError
+from ._errors import ConfigurationError, UsageError
 from ._exchange import Call, Exchange
 from ._experiences import ExperiencesMetadata, Status
 from ._fetcher import Fetcher
@@ -212,7 +212,8 @@ def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> 
     """Returns the transport of a client that was given none. It blocks for ~15 ms the first time: not on the loop."""
     from .http2 import Http2Transport  # and h2: not for those who brought a transport
 
-    context = ssl_context or _shared_context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+    file, directory = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    context = ssl_context or _shared_context(file or None, directory or None)
     return Http2Transport(ssl_context=context, proxy=proxy)
 
 
@@ -220,7 +221,10 @@ def default_transport(ssl_context: ssl.SSLContext | None, proxy: str | None) -> 
 def _shared_context(file: str | None, directory: str | None) -> ssl.SSLContext:
     """One context per process and choice of authorities: OpenSSL's own variables, or certifi."""
     if file or directory:
-        return ssl.create_default_context(cafile=file, capath=directory)
+        try:
+            return ssl.create_default_context(cafile=file, capath=directory)
+        except OSError:  # an SSLError is one
+            raise ConfigurationError(f"SSL_CERT_FILE names no file of certificates that can be read: {file}") from None
     import certifi
 
     return ssl.create_default_context(cafile=certifi.where())

@@ -41,7 +41,14 @@ class PersonalizeError(Exception):
         code: MoEngage's opaque `code`.
     """
 
+    __module__ = "moengage_personalize"
     retryable = False
+
+    def __init_subclass__(cls) -> None:
+        # A traceback names the place from which an error of ours is to be imported.
+        package, private, _ = cls.__module__.partition("._")
+        if private and package.startswith("moengage_personalize"):
+            cls.__module__ = package
 
     def __init__(
         self,

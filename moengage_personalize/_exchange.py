@@ -22,6 +22,7 @@ import anyio
 import attrs
 import httpx
 
+from ._cause import cause_of
 from ._config import Secret, Settings
 from ._credentials import current_api_key
 from ._effects import Effects
@@ -179,7 +180,7 @@ class Exchange:
             try:
                 await self._multiplexer.warm_up(self._settings.base_url)
             except httpx.TransportError as error:
-                failure = f"the connection cannot be opened: {type(error).__name__}"
+                failure = f"the connection cannot be opened: {cause_of(error)}"
             else:
                 return
             raise ConnectionFailedError(failure)
@@ -308,7 +309,7 @@ def _failure(error: Exception) -> PersonalizeError:
         case httpx.DecodingError():
             return BadReplyError("the reply's content coding is broken, or more than is accepted", attempts=1)
         case _:
-            return ConnectionFailedError(f"the exchange failed: {type(error).__name__}", attempts=1)
+            return ConnectionFailedError(f"the exchange failed: {cause_of(error)}", attempts=1)
 
 
 _KINDS: dict[int, type[ApiError]] = {

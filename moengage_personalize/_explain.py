@@ -31,11 +31,12 @@ _BECAUSE = {
     Reason.TIMEOUT: "No answer arrived within the deadline.",
     Reason.UNAVAILABLE: "MoEngage could not be reached, or failed.",
     Reason.RATE_LIMITED: "The workspace's quota, or this process's share of it, is used up.",
-    Reason.UNAUTHORIZED: "MoEngage refuses the workspace id or the Personalize key.",
-    Reason.BAD_REQUEST: "MoEngage refuses the question: look at the in-session attributes.",
+    Reason.UNAUTHORIZED: "MoEngage refuses the workspace id or the Personalize key; `moengage-personalize doctor` says"
+    " which.",
+    Reason.BAD_REQUEST: "MoEngage refuses the question: look at the in-session attributes, and at the workspace id.",
     Reason.BAD_REPLY: "The answer cannot be read.",
-    Reason.OPEN_CIRCUIT: "MoEngage failed too often just now, so it was not asked; one request at a time finds out when"
-    " it is back.",
+    Reason.OPEN_CIRCUIT: "MoEngage failed too often just now, or refused the credentials, so it was not asked; one"
+    " request at a time finds out when that is over. `Experiences.error` says what it was.",
     Reason.OVERLOADED: "FetchPolicy.max_in_flight requests were under way, so it was not asked.",
     Reason.CLOSED: "The client was closed while this waited.",
     Reason.DISABLED: "The client is configured with enabled=False.",

@@ -26,6 +26,7 @@ from ._errors import (
     BadReplyError,
     BadRequestError,
     DeadlineExceededError,
+    NoAnswerError,
     NotAskedError,
     PayloadTooLargeError,
     PersonalizeError,
@@ -265,7 +266,7 @@ class Pilot:
 
     def _tell(self, was_open: bool) -> None:  # noqa: FBT001
         if self.breaker.is_open and not was_open:
-            log.warning("fetching is suspended, but for probes: %s", type(self.breaker.cause).__name__)
+            log.warning("fetching is suspended, but for probes: %s", _in_words(self.breaker.cause))
         elif was_open and not self.breaker.is_open:
             log.info("fetching is resumed")
 
@@ -318,3 +319,14 @@ def reason_of(error: PersonalizeError) -> Reason:
             return Reason.BAD_REPLY
         case _:
             return Reason.UNAVAILABLE
+
+
+def _in_words(error: PersonalizeError | None) -> str:
+    """What opened the circuit, for the log: words of our own, and none of MoEngage's."""
+    match error:
+        case AuthenticationError():
+            return "MoEngage refuses the workspace id or the key (`moengage-personalize doctor` says which)"
+        case NoAnswerError():
+            return f"{type(error).__name__}: {error}"
+        case _:
+            return type(error).__name__

@@ -15,7 +15,7 @@ endpoints, so a page of `experiences` is fetched there and needs no thread.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
@@ -66,6 +66,9 @@ CurrentInSession = Annotated[InSession, Depends(_in_session)]
 """Address and user agent of the request, as `PersonalizeMiddleware` found them; to be handed on to a worker, say."""
 
 
+_LONGEST_KEY: Final = 50  # characters; `fetch` would say so, but only when the first visitor is there
+
+
 async def _nobody() -> None:
     return None
 
@@ -82,10 +85,14 @@ def experiences(*keys: str, customer: Callable[..., Any] | None = None, deadline
         deadline: Seconds; None takes the policy's.
 
     Raises:
-        InvalidInputError: There is no key.
+        InvalidInputError: There is no key, or one that could not exist; or `customer` is no dependency.
     """
     if not keys:
         raise InvalidInputError("experiences(…) needs at least one experience key")
+    if not all(isinstance(key, str) and 0 < len(key) <= _LONGEST_KEY for key in keys):
+        raise InvalidInputError(f"experiences(…) takes keys one by one, each text of 1 to {_LONGEST_KEY} characters")
+    if customer is not None and not callable(customer):
+        raise InvalidInputError("customer must be a dependency: a function that returns the customer's id, or None")
 
     async def fetch(
         client: Personalize, customer_id: Annotated[str | None, Depends(customer or _nobody)]

@@ -23,6 +23,7 @@ SHELL = {
     "_engine",
     "_pump",
     "_alarm",
+    "_cause",
     "_fetcher",
     "_kept",
     "_questions",

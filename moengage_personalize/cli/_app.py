@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from ._ending import BUG, INTERRUPTED, complain, end, status_of
+from ._ending import BUG, INTERRUPTED, complain, complain_of, end, status_of
 
 _HOMES = {
     "doctor": "_doctor",
@@ -31,7 +31,8 @@ Start here, without a MoEngage account:
   moengage-personalize doctor      says what is wrong with a set-up
 
 Exit codes: 0 well, 1 the answer is no, 2 usage or configuration,
-3 trouble at MoEngage's, 4 trouble with a file, 130 interrupted.
+3 trouble at MoEngage's, 4 trouble with a file, 70 a bug of ours,
+130 interrupted, 143 terminated.
 """
 
 
@@ -49,8 +50,16 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        said: set[str] = set()
+
+        def say_once(message: Warning | str, *_rest: Any, **_named: Any) -> None:
+            if (text := str(message)) not in said:
+                said.add(text)
+                complain(f"warning: {text}")
+
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_rest, **_named: complain(f"warning: {message}")
+            warnings.simplefilter("always", UserWarning)  # said, whatever PYTHONWARNINGS wants to become of it
+            warnings.showwarning = say_once
             try:
                 return super().invoke(ctx)
             except (click.exceptions.Exit, click.ClickException):
@@ -65,14 +74,8 @@ class Commands(click.Group):
                     traceback.print_exception(error)
                     complain(f"{type(error).__name__}: this is a bug of moengage_personalize")
                 else:
-                    complain(_said(error))
+                    complain_of(error)
                 end(status)
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 @click.group(cls=Commands, invoke_without_command=True, epilog=_EPILOG, context_settings={"max_content_width": 100})

@@ -80,7 +80,7 @@ def credentials(
         asked_elsewhere: Whether they were asked.
     """
     if ours.ok:
-        said = f"MoEngage answered {ours.status} to a request with them"
+        said = f"accepted: MoEngage answered {ours.status}"
         return [Finding(step=step, verdict="ok", evidence=said) for step in ("workspace", "key", "data centre")]
     home = next((name for name, answer in elsewhere.items() if answer.ok), None)
     if home is not None:

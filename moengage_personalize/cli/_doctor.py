@@ -86,6 +86,7 @@ async def _examine(patient: Patient, settings: Mapping[str, Any]) -> AsyncIterat
     asking = [f"experience {name}" for name in patient.keys]
     try:
         url = await destination(settings)
+        context = tls_context()
     except ConfigurationError as error:
         yield Finding(step="configuration", verdict="wrong", evidence=str(error), cause="configuration",
                       remedy="`moengage-personalize doctor --help` names the variables and options.")  # fmt: skip
@@ -94,7 +95,6 @@ async def _examine(patient: Patient, settings: Mapping[str, Any]) -> AsyncIterat
         return
     origin = f"{url.scheme}://{url.netloc.decode('ascii')}"
     yield Finding(step="configuration", verdict="ok", evidence=f"workspace and key are given, for {origin}")
-    context = tls_context()
     stopped = False
     if url.scheme == "https":
         way = way_there(url.host, handshake := await shake_hands(url, context))

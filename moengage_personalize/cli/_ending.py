@@ -53,6 +53,24 @@ def complain(text: str) -> None:
     click.echo(f"moengage-personalize: {printable(text)}", err=True)
 
 
+def complain_of(error: Exception, *, named: bool = False) -> None:
+    """Says what was raised, and where to go on if the set-up may be the cause.
+
+    Args:
+        error: What was raised.
+        named: Whether its kind is said, too.
+    """
+    from moengage_personalize import AuthenticationError, BadRequestError, ConnectionFailedError, UnexpectedStatusError
+
+    if isinstance(error, OSError) and error.filename is not None:
+        said = f"{error.filename}: {error.strerror}"
+    else:
+        said = str(error)
+    complain(f"{type(error).__name__}: {said}" if named else said)
+    if isinstance(error, AuthenticationError | BadRequestError | ConnectionFailedError | UnexpectedStatusError):
+        complain("`moengage-personalize doctor` finds out which part of a set-up is wrong")
+
+
 def run(work: Coroutine[Any, Any, int]) -> None:
     """Runs a command's coroutine in an event loop of its own, and ends the command with what it returns."""
     logging.getLogger("moengage_personalize").addHandler(logging.NullHandler())  # a command says it in its own words

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ._ending import NEGATIVE, OK, complain, run, status_of
+from ._ending import NEGATIVE, OK, complain_of, run, status_of
 from ._options import Visitor, as_json, client_settings, connecting, identity_option, visiting, visitor
 from ._output import document, line, table
 
@@ -60,7 +60,7 @@ async def _fetch(
     else:
         _show(found, explain=explain)
     if error is not None:
-        complain(f"{type(error).__name__}: {error}")
+        complain_of(error, named=True)
         return status_of(error)
     return OK if found and all(each.matched for each in found.values()) else NEGATIVE
 

@@ -57,7 +57,7 @@ def event_of(text: bytes, number: int, identity: str) -> Event:
     if not isinstance(found, dict):
         raise BadLineError("it is not an object")
     if not found.keys() <= _MEMBERS:
-        raise BadLineError(f"it has members that no event has; those are {', '.join(sorted(_MEMBERS))}")
+        raise BadLineError(f"it has a member that no event has; an event's are {', '.join(sorted(_MEMBERS))}")
     if missing := [name for name in _REQUIRED if name not in found]:
         raise BadLineError(f"{', '.join(missing)} is missing")
     action = found["action"]

@@ -103,7 +103,14 @@ def tls_context() -> ssl.SSLContext:
         import certifi
 
         file = certifi.where()
-    return ssl.create_default_context(cafile=file, capath=directory)
+    try:
+        return ssl.create_default_context(cafile=file or None, capath=directory or None)
+    except OSError:  # an SSLError is one
+        name = "--ca-file" if _kept()["ca_file"] else "SSL_CERT_FILE"
+        message = f"{name} names no file of certificates that can be read: {file}"
+    from moengage_personalize import ConfigurationError
+
+    raise ConfigurationError(message)
 
 
 # ── for whom ─────────────────────────────────────────────────────────────────────────────────────────────────────────

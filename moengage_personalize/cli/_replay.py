@@ -10,7 +10,7 @@ from ._ending import run
 from ._options import as_json, client_settings, connecting
 
 
-@click.command("replay")
+@click.command("replay", short_help="Deliver a file of events, however often it takes.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--state", "state_path", type=click.Path(dir_okay=False, path_type=Path),
               help="Where it is noted how far it is; FILE.replay by default, none for stdin.")  # fmt: skip

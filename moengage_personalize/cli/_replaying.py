@@ -65,7 +65,7 @@ async def replay(file: str, checkpoint: Checkpoint, options: Options) -> int:
     with await off_the_loop(lambda: Source(file)) as source, progress(source.size) as shown:
         state = checkpoint.load(source.identity, restart=options.restart)
         if state.offset:
-            complain(f"going on after line {state.lines:,}")
+            complain(f"going on after line {state.lines:,} (--restart begins at the beginning)")
         await off_the_loop(lambda: source.go_to(state.offset, state.lines))
         refused: set[str] = set()
         client = AsyncPersonalizeClient(

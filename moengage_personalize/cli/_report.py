@@ -66,8 +66,10 @@ async def _report(key: str, visitor: Visitor, event: dict[str, Any], *, as_json:
         document({"reason": experience.reason.value, "fate": fate, "event_uuid": event["event_uuid"]})
     elif report.delivered:
         line("ok", f"delivered as {event['event_uuid']}")
+    elif experience.matched:
+        line("wrong", fate)
     else:
-        line("wrong", f"{fate}; the experience: {experience.reason.value}")
+        line("wrong", f"nothing to report: {key} was not served ({experience.reason.value})")
     if report.dropped:
         complain(f"it could not be delivered in time, and is given up. {health.detail}")
         return USAGE if health.condition is Condition.MISCONFIGURED else TROUBLE

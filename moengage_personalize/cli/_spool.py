@@ -60,6 +60,9 @@ def ls(directory: str, *, as_json: bool) -> None:
         segments = [{name: getattr(file, name) for name in names} for file in files]
         document({"pending": sum(file.pending for file in files), "segments": segments, "dead_letters": dead})
         return
+    if not files and not letters:
+        complain(f"{directory}: no spool has left anything here")
+        return
     rows = (
         (
             file.name,
@@ -241,7 +244,7 @@ async def _settled(client: AsyncPersonalizeClient, spool: DiskSpool, left: int, 
         await asyncio.sleep(0.02)
 
 
-@spool_command.command("forget")
+@spool_command.command("forget", short_help="Remove one person's events and dead letters.")
 @_directory
 @click.option("--customer-id", required=True, help="Whom.")
 @as_json

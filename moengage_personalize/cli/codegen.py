@@ -10,19 +10,17 @@ module. It contains names and types, and no value.
 
 from __future__ import annotations
 
-import asyncio
 import keyword
 import re
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 import click
 
-from ._ending import NEGATIVE, end
-from ._options import pair
+from ._ending import OK, complain, run
+from ._options import client_settings, connecting, pair
 
 if TYPE_CHECKING:
     from moengage_personalize import Experiences
@@ -35,57 +33,41 @@ import attrs
 '''
 
 
-@click.command(
-    "codegen",
-    epilog="Workspace and key come from MOENGAGE_WORKSPACE_ID, MOENGAGE_PERSONALIZE_API_KEY, MOENGAGE_DATA_CENTER.",
-    short_help="Write a typed module of the workspace's experiences.",
-)
+@click.command("codegen", short_help="Write a typed module of the workspace's experiences.")
 @click.option("--customer-id", help="Whose sample; by default nobody's: what all users get.")
 @click.option("--attribute", type=pair, multiple=True, metavar="NAME=VALUE", help="In-session attribute; repeatable.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="The file; by default it is printed.")
+@connecting
 def codegen_command(*, customer_id: str | None, attribute: tuple[tuple[str, str], ...], output: Path | None) -> None:
     """Write a Python module with the workspace's experience keys as literals, and an attrs class per experience.
 
     The fields of a class are those of a sample that is fetched.
+
+    0: it is written, though an experience that was not served has a key and no class.
     """
-    from moengage_personalize import PersonalizeError
-
-    try:
-        module = asyncio.run(_ask(customer_id, dict(attribute)))
-    except PersonalizeError as error:
-        click.echo(f"moengage-personalize codegen: {error}", err=True)
-        end(NEGATIVE)
-    else:
-        if output is None:
-            click.echo(module, nl=False)
-        else:
-            output.write_text(module, encoding="utf-8")
+    run(_codegen(customer_id, dict(attribute), output))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns the exit status.
+async def _codegen(customer_id: str | None, attributes: Mapping[str, str], output: Path | None) -> int:
+    from asyncio import to_thread
 
-    Args:
-        arguments: What follows `codegen`; by default the process's.
-    """
-    given = sys.argv[1:] if arguments is None else arguments
-    try:
-        codegen_command.main(args=list(given), prog_name="moengage-personalize codegen")
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else 1
-
-
-async def _ask(customer_id: str | None, attributes: Mapping[str, str]) -> str:
     from moengage_personalize import AsyncPersonalizeClient
 
-    async with AsyncPersonalizeClient() as client:
+    async with AsyncPersonalizeClient(**client_settings()) as client:
         metadata = await client.metadata()
         sample: Mapping[str, Any] = {}
         if metadata:
             sample = await client.fetch(
                 *sorted(metadata), customer_id=customer_id, attributes=attributes, deadline=10.0, on_error="raise"
             )
-    return write(metadata, sample)
+    module = write(metadata, sample)
+    if output is None:
+        click.echo(module, nl=False)
+    else:
+        await to_thread(output.write_text, module, encoding="utf-8")
+    if without := [key for key in sorted(metadata) if not sample[key].matched]:
+        complain(f"no class for {', '.join(without)}: the visitor of the sample is not served them (--customer-id)")
+    return OK
 
 
 def write(keys: Iterable[str], sample: Experiences | Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ instead.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from moengage_personalize.emulator._messages import Reply, Request, Streamed
@@ -132,7 +134,8 @@ async def _stream(reply: Streamed, send: Send, emulator: "Emulator") -> None:
 
 
 async def _answer(reply: Reply, send: Send, drip: float, emulator: "Emulator") -> None:
-    headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
+    now = int(emulator.effects.now())
+    headers = [*reply.headers, (b"date", _date(now)), (b"content-length", b"%d" % len(reply.body))]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     if drip:
         for place in range(len(reply.body)):
@@ -141,3 +144,8 @@ async def _answer(reply: Reply, send: Send, drip: float, emulator: "Emulator") -
         await send({"type": "http.response.body", "body": b""})
     else:
         await send({"type": "http.response.body", "body": reply.body})
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return formatdate(second, usegmt=True).encode("ascii")

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import errno
 import gc
 import signal
 import sys
@@ -75,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except (OSError, RuntimeError, ValueError) as error:
-        print(f"moengage-personalize emulator: {error}", file=sys.stderr)  # noqa: T201
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; is another one running? --port 0 and --page-port 0 take free ports" if taken else ""
+        print(f"moengage-personalize emulator: {error}{hint}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

@@ -54,7 +54,7 @@ class Directory:
 
     def open(self) -> None:
         """Create the directory if it is not there (mode 0700), and open it. Raises `SpoolError`."""
-        with speaking_of("use its directory"):
+        with speaking_of(f"use its directory {self.path}"):
             _create_durably(self.path)
             self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 

@@ -8,6 +8,7 @@ Invariant: `client_of` returns an open client, or says what to do.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -78,7 +79,7 @@ def client_of(connection: HTTPConnection) -> AsyncPersonalizeClient:
 class BlockingClient:
     """The client for `def` endpoints, which are run in a thread: the event loop does it, and the thread waits.
 
-    Only for the threads of Starlette, FastAPI and anyio.
+    Only for the threads of Starlette, FastAPI and anyio; in the event loop's own, every call is a `UsageError`.
 
     Args:
         client: The client of the application.
@@ -94,6 +95,7 @@ class BlockingClient:
 
 def _awaited(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        _check_thread()
         return from_thread.run(partial(function, *args, **kwargs))
 
     return call
@@ -101,6 +103,18 @@ def _awaited(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
 
 def _called(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        _check_thread()
         return from_thread.run_sync(partial(function, *args, **kwargs))
 
     return call
+
+
+def _check_thread() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError(
+        "BlockingPersonalize and BlockingClient are for `def` endpoints: here they would stop the event loop that they"
+        " wait for. In `async def`, take Personalize, or client_of(request), and await it"
+    )

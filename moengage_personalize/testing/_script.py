@@ -9,6 +9,7 @@ meets exactly n. The script is changed by the test's thread and read by a client
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
@@ -98,7 +99,18 @@ class Script:
         self._listed: dict[str, None] = {}
 
     def put(self, key: str, customer_id: str | None, content: Content) -> None:
-        """Says what a key is from now on."""
+        """Says what a key is from now on.
+
+        Raises:
+            TypeError: The key is no text, or the payload no JSON: no server could answer with it.
+        """
+        if not isinstance(key, str):
+            raise TypeError("a key is text; each is served by a call of its own")
+        try:
+            json.dumps(content.on_the_wire(key), allow_nan=False)
+        except (TypeError, ValueError):
+            accepted = "dicts with text keys, lists, text, finite numbers, booleans and None"
+            raise TypeError(f"the payload of {key!r} must be JSON: {accepted}") from None
         with self._lock:
             self._contents[key, customer_id] = content
 

@@ -36,7 +36,8 @@ def dated(server, ahead):
         async def dating(message):
             if message["type"] == "http.response.start":
                 date = formatdate(time.time() + ahead, usegmt=True).encode()
-                message = {**message, "headers": [*message["headers"], (b"date", date)]}
+                others = [header for header in message["headers"] if header[0] != b"date"]
+                message = {**message, "headers": [*others, (b"date", date)]}
             await send(message)
 
         await inner(scope, receive, dating)

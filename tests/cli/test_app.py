@@ -151,7 +151,38 @@ def test_the_exit_status_says_whose_trouble_it_is(error, status, run, monkeypatc
     done = run("fetch")
     assert (done.status, done.out) == (status, "")
     assert done.err.splitlines()[-1].startswith("moengage-personalize: ")
-    assert len(done.err.splitlines()) == 1 or status == 70
+    of_the_set_up = isinstance(
+        error, AuthenticationError | BadRequestError | UnexpectedStatusError | ConnectionFailedError
+    )
+    assert ("moengage-personalize doctor" in done.err) is of_the_set_up
+    assert len(done.err.splitlines()) == 1 + of_the_set_up or status == 70
+
+
+def test_a_warning_is_said_once(run, server):
+    done = run("click", "home-hero", "--customer-id", "guest")
+    assert done.status == 0
+    (said,) = done.err.splitlines()
+    assert said.startswith("moengage-personalize: warning: customer_id is a value that MoEngage reserves")
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read_are_named_with_where_they_were_named(content, run, monkeypatch, tmp_path):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+        done = run("metadata", "--ca-file", path)
+        assert (done.status, done.err) == (
+            2,
+            f"moengage-personalize: --ca-file names no file of certificates that can be read: {path}\n",
+        )
+    for name, value in {"WORKSPACE_ID": "w", "PERSONALIZE_API_KEY": "k", "DATA_CENTER": "01"}.items():
+        monkeypatch.setenv(f"MOENGAGE_{name}", value)
+    monkeypatch.setenv("SSL_CERT_FILE", str(path))
+    said = f"SSL_CERT_FILE names no file of certificates that can be read: {path}"
+    done = run("metadata")
+    assert (done.status, done.err) == (2, f"moengage-personalize: {said}\n")
+    examined = run("doctor", "--json").json()
+    assert (examined["causes"], examined["steps"][0]["evidence"]) == (["configuration"], said)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, click.Abort])

@@ -136,6 +136,12 @@ def test_a_skewed_clock(ahead, words, doctor, server):
     assert re.search(r"\b(3599|360[0-2]) s", steps["clock"]["evidence"])
 
 
+def test_a_clock_that_is_right(doctor, server):
+    _, causes, steps = doctor()
+    assert causes == []
+    assert (steps["clock"]["verdict"], steps["clock"]["evidence"]) == ("ok", "within 10 s of MoEngage's")
+
+
 def test_a_clock_so_skewed_that_certificates_fail_is_named_too(doctor, server, certificates, monkeypatch):
     chain, key = certificates.chain("expired"), certificates.key("expired")
     server._tls.load_cert_chain(chain, key)  # to somebody whose clock is years ahead, every certificate is this one

@@ -143,7 +143,7 @@ def test_a_click_carries_its_b_id_and_the_uuid_that_was_given(run, server):
 
 def test_what_was_not_served_is_not_reported(run, server):
     done = run("impression", "no-such-key", "--customer-id", "customer-1")
-    assert (done.status, done.out) == (1, "wrong\tunmatched; the experience: no match\n")
+    assert (done.status, done.out) == (1, "wrong\tnothing to report: no-such-key was not served (no match)\n")
     assert server.emulator.ledger.counts.event_requests == 0
 
 

@@ -96,7 +96,7 @@ def test_an_event_is_what_its_line_says(run, server, events):
         (line_of(1, attributes={"cid": "x"}), "lacks experience"),
         (line_of(1, moe_event_uuid="no"), "version 4 UUID"),
         (line_of(1, user_timezone_offset=60_000), "-54000 to 54000"),
-        (line_of(1, surname="Doe"), "members that no event has"),
+        (line_of(1, surname="Doe"), "a member that no event has"),
         (line_of(1, attributes={**json.loads(line_of(1))["attributes"], "x": "y" * 60_000}), "larger than a request"),
     ],
 )

@@ -98,6 +98,12 @@ def test_ls_lists_dead_letters_by_their_reasons(run, directory):
     assert "3\t400\tattributes are too long" in run("spool", "ls", directory).out
 
 
+def test_a_directory_without_a_spool_says_so(run, tmp_path):
+    done = run("spool", "ls", tmp_path)
+    assert (done.status, done.out) == (0, "")
+    assert done.err == f"moengage-personalize: {tmp_path}: no spool has left anything here\n"
+
+
 def test_a_directory_that_is_none_is_a_usage_error(run, tmp_path):
     assert run("spool", "ls", tmp_path / "nowhere").status == 2
     assert not (tmp_path / "nowhere").exists()

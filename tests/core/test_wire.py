@@ -593,6 +593,12 @@ def test_moengages_own_words_are_kept(text):
     assert error_text(text) == text
 
 
+def test_the_word_workspace_is_kept_whatever_the_workspace_is_called():
+    body = json.dumps({"description": "The workspace DEMO_WORKSPACE is unknown: workspace=demo_workspace"}).encode()
+    found = errors.read_error(body, b"", secrets=["DEMO_WORKSPACE"]).description
+    assert found == "The workspace *** is unknown: workspace=***"
+
+
 @given(
     customer_id=st.text(
         st.characters(exclude_categories=("Cs", "Cc", "Zs", "Zl", "Zp")) | st.sampled_from('a@.\\|é"'), min_size=4

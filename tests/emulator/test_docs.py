@@ -1,13 +1,14 @@
 """What docs/emulator.md says is so: its tests exist, its files are read, its options are the command's."""
 
 import re
+import socket
 from pathlib import Path
 
 import attrs
 import pytest
 
 from moengage_personalize.emulator import Trouble
-from moengage_personalize.emulator._main import _arguments
+from moengage_personalize.emulator._main import _arguments, main
 from moengage_personalize.emulator._toml import catalogue_of, scenario_of
 
 HERE = Path(__file__).parent
@@ -56,3 +57,13 @@ def test_its_fields_are_those_of_trouble():
         name for row in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
     }
     assert told == {field.name for field in attrs.fields(Trouble)}
+
+
+@pytest.mark.parametrize("option", ["--port", "--page-port"])
+def test_a_port_that_is_taken_is_told_with_the_way_out(option, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        others = {"--port": "0", "--page-port": "0", option: str(taken.getsockname()[1])}
+        assert main([word for pair in others.items() for word in pair]) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "already in use" in said
+    assert said.endswith("; is another one running? --port 0 and --page-port 0 take free ports")

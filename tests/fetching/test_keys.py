@@ -11,7 +11,8 @@ from support.moengage import CONTEXT, MoEngage, error, make_client
 
 from moengage_personalize import Effects, Experience, InvalidInputError, Reason, ServerError
 from moengage_personalize._decode import fold
-from moengage_personalize.cli.codegen import main, write
+from moengage_personalize.cli import main
+from moengage_personalize.cli.codegen import write
 
 pytestmark = pytest.mark.anyio
 
@@ -171,5 +172,5 @@ def test_whatever_things_are_called_the_module_runs_and_its_classes_decode_what_
 def test_trouble_is_one_line_and_a_status(capsys, monkeypatch):
     for name in ("WORKSPACE_ID", "PERSONALIZE_API_KEY", "DATA_CENTER", "PERSONALIZE_BASE_URL"):
         monkeypatch.delenv(f"MOENGAGE_{name}", raising=False)
-    assert main([]) == 1
-    assert "workspace_id is missing" in capsys.readouterr().err
+    assert main(["codegen"]) == 2
+    assert "moengage-personalize: workspace_id, api_key and data_center" in capsys.readouterr().err

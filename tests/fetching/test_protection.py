@@ -373,8 +373,24 @@ async def test_health_and_the_log_say_that_the_circuit_is_open_once(answer, cond
         await anyio.sleep(5.0)
         await ask(client, 1)
         assert client.health().condition == "healthy"
-    said = [record.message.split(":")[0] for record in caplog.records if record.name == "moengage_personalize"]
-    assert said == ["fetching is suspended, but for probes", "fetching is resumed"]
+    suspended, resumed = [record.message for record in caplog.records if record.name == "moengage_personalize"]
+    why = {
+        "misconfigured": "MoEngage refuses the workspace id or the key (`moengage-personalize doctor` says which)",
+        "degraded": "ServerError",
+    }
+    assert suspended == f"fetching is suspended, but for probes: {why[condition]}"
+    assert resumed == "fetching is resumed"
+
+
+async def test_the_log_says_why_nobody_can_be_reached(caplog):
+    def refused(request):
+        raise httpx.ConnectError("secret") from ConnectionRefusedError(111, "secret")
+
+    async with make_client(httpx.MockTransport(refused)) as client:
+        await ask(client, 20)
+    (said,) = [record.message for record in caplog.records if record.name == "moengage_personalize"]
+    why = "ConnectionFailedError: the exchange failed: ConnectError: Connection refused"
+    assert said == f"fetching is suspended, but for probes: {why}"
 
 
 async def test_a_key_that_the_senders_of_events_have_renewed_opens_fetching_again():

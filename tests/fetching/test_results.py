@@ -10,7 +10,8 @@ from hypothesis import given, strategies as st
 from support.moengage import CONTEXT, MoEngage, error, make_client, served, serving
 
 from moengage_personalize import AsyncPersonalizeClient, CachePolicy, Experience, FetchPolicy, Reason
-from moengage_personalize._decode import Misfit, build
+from moengage_personalize._decode import WHOLE, Misfit, build
+from moengage_personalize._drift import Drifts
 from moengage_personalize._explain import _BECAUSE
 
 pytestmark = pytest.mark.anyio
@@ -81,10 +82,20 @@ class Hostile:
 
 
 @pytest.mark.parametrize(
-    ("kind", "path"), [(Nested, "cta.Url"), (Missing, "subtitle"), (Wrong, "title"), (Hostile, "(class)")]
+    ("kind", "path"), [(Nested, "cta.Url"), (Missing, "subtitle"), (Wrong, "title"), (Hostile, WHOLE)]
 )
 def test_a_mismatch_names_the_path_and_never_the_value(kind, path):
     assert build(kind, PAYLOAD) == Misfit(path)
+
+
+def test_a_class_that_cannot_be_decoded_is_named_with_those_that_can(caplog):
+    drifts = Drifts()
+    drifts.saw("home-hero", WHOLE, "Hostile")
+    drifts.saw("home-hero", "title", "int")
+    whole, title = [record.message for record in caplog.records]
+    kinds = "an attrs class, a dataclass, a TypedDict or a pydantic model?"
+    assert whole == f"the experience home-hero does not fit Hostile ({kinds}): its default is used"
+    assert title == "the variable home-hero.title does not fit int: its default is used"
 
 
 @given(

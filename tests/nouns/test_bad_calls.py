@@ -4,6 +4,7 @@ import math
 import pickle
 import traceback
 import warnings
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,6 +13,7 @@ from moengage_personalize import (
     Action,
     Admission,
     AsyncPersonalizeClient,
+    BatchPolicy,
     ConfigurationError,
     Event,
     Experience,
@@ -58,10 +60,10 @@ def message_of(caught):
 @pytest.mark.parametrize(
     ("keys", "how", "message"),
     [
-        ((), {}, "fetch needs at least one experience key; fetch_all asks for everything"),
+        ((), {}, "at least one experience key is needed; fetch_all asks for everything"),
         (("",), {}, "an experience key must be text of 1 to 50 characters"),
         (("k" * 51,), {}, "an experience key must be text of 1 to 50 characters"),
-        ((["a", "b"],), {}, "an experience key must be text of 1 to 50 characters"),
+        ((["a", "b"],), {}, "experience keys are passed one by one: fetch(*keys), not fetch(keys)"),
         (("a",), {"customer_id": ""}, "customer_id must be text, and not empty"),
         (("a",), {"customer_id": 5}, "customer_id must be text, and not empty"),
         (
@@ -79,9 +81,13 @@ def message_of(caught):
         (
             ("a",),
             {"attributes": {"utm": ["secret"]}},
-            "the value of an in-session attribute must be text, a number or a boolean",
+            "the in-session attribute 'utm' must be text, a finite number or a boolean",
         ),
-        (("a",), {"attributes": {"utm": math.nan}}, f"the fetch request must be JSON: {JSON_RULES}"),
+        (
+            ("a",),
+            {"attributes": {"utm": math.nan}},
+            "the in-session attribute 'utm' must be text, a finite number or a boolean",
+        ),
         (("a",), {"customer_id": "secret\ud800"}, f"the fetch request must be JSON: {JSON_RULES}"),
         (("a",), {"deadline": 0}, "deadline must be a number of seconds above 0"),
         (("a",), {"deadline": -1.0}, "deadline must be a number of seconds above 0"),
@@ -245,7 +251,59 @@ def test_a_client_that_cannot_be_made(monkeypatch, arguments, message):
     with pytest.raises(ConfigurationError) as caught:
         AsyncPersonalizeClient(*arguments)
     assert str(caught.value) == message
-    ours = (frame for frame, _ in traceback.walk_tb(caught.tb) if "/moengage_personalize/" in frame.f_code.co_filename)
-    for frame in ours:
-        held = {name: value for name, value in frame.f_locals.items() if name != "self"}
-        assert "secret" not in repr(held)
+    assert "secret" not in held_by(caught.tb)
+
+
+def held_by(tb):
+    """What the package's frames hold, as tools show it that print local variables."""
+    ours = (frame for frame, _ in traceback.walk_tb(tb) if "/moengage_personalize/" in frame.f_code.co_filename)
+    return repr([{name: value for name, value in frame.f_locals.items() if name != "self"} for frame in ours])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batching": {"linger": 1}}, "batching must be a BatchPolicy, such as BatchPolicy()"),
+        ({"fetching": BatchPolicy()}, "fetching must be a FetchPolicy, such as FetchPolicy()"),
+        ({"caching": None}, "caching must be a CachePolicy, such as CachePolicy()"),
+        ({"retrying": 3}, "retrying must be a RetryPolicy, such as RetryPolicy()"),
+        ({"enabled": "false"}, "enabled must be True or False"),
+        ({"spool": "/var/spool/shop"}, "spool must be a spool, such as DiskSpool(directory)"),
+        ({"spool": Path("/var/spool/shop")}, "spool must be a spool, such as DiskSpool(directory)"),
+        ({"proxy": "secret.example:3128"}, "proxy must look like http://host:port (or https, socks5, socks5h)"),
+        ({"proxy": "http://john:secret@"}, "proxy must look like http://host:port (or https, socks5, socks5h)"),
+        ({"proxy": "http://[secret"}, "proxy must look like http://host:port (or https, socks5, socks5h)"),
+        (
+            {"proxy": "ftp://john:secret@proxy.example"},
+            "proxy must look like http://host:port (or https, socks5, socks5h)",
+        ),
+    ],
+)
+def test_what_would_fail_when_the_client_is_opened_fails_when_it_is_made(options, message):
+    with pytest.raises(ConfigurationError) as caught:
+        AsyncPersonalizeClient("workspace", "key", "01", **options)
+    assert str(caught.value) == message
+    assert "secret" not in held_by(caught.tb)
+
+
+def test_a_socks_proxy_without_its_package_says_which(monkeypatch):
+    monkeypatch.setattr("moengage_personalize._client._speaks_socks", lambda: False)
+    with pytest.raises(
+        ConfigurationError, match=r"^a SOCKS proxy needs one package more: pip install 'httpx\[socks\]'$"
+    ):
+        AsyncPersonalizeClient("workspace", "key", "01", proxy="socks5://john:secret@proxy.example:1080")
+    monkeypatch.setattr("moengage_personalize._client._speaks_socks", lambda: True)
+    AsyncPersonalizeClient("workspace", "key", "01", proxy="socks5://john:secret@proxy.example:1080")
+
+
+async def test_certificates_that_are_not_there_are_named_with_the_variable(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "/no/such/ca.pem")
+    with pytest.raises(ConfigurationError) as caught:
+        await AsyncPersonalizeClient("workspace", "key", "01").__aenter__()
+    assert str(caught.value) == "SSL_CERT_FILE names no file of certificates that can be read: /no/such/ca.pem"
+
+
+async def test_an_empty_variable_names_no_certificates(monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    async with AsyncPersonalizeClient("workspace", "key", "01") as client:
+        assert client.health().condition == "healthy"

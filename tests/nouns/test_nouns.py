@@ -49,6 +49,7 @@ from moengage_personalize import (
 )
 from moengage_personalize._config import Secret, resolve
 from moengage_personalize._effects import uuid4
+from moengage_personalize._errors import bare
 from moengage_personalize._events import check_event_uuid
 from moengage_personalize._session import check_user_identifiers
 
@@ -86,7 +87,8 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn():
     for kind, bases in TREE.items():
         assert kind.__bases__ == bases
         assert kind.retryable is (kind in RETRYABLE)
-        assert kind.__name__ in sys.modules[kind.__module__].__doc__
+        assert kind.__name__ in sys.modules[bare.__module__].__doc__
+        assert getattr(sys.modules[kind.__module__], kind.__name__) is kind, "a traceback names where to import it from"
     assert PersonalizeError.retryable is False
 
 
@@ -106,6 +108,12 @@ def test_every_error_survives_pickling_and_copying_whole(kind):
 def test_an_error_that_a_subclass_builds_otherwise_survives_pickling():
     error = pickle.loads(pickle.dumps(StrangeError(1, 2)))
     assert (type(error), str(error), error.extra) == (StrangeError, "strange", 3)
+
+
+def test_an_error_of_somebody_elses_stays_in_its_module():
+    assert StrangeError.__module__ == __name__
+    private = type("PrivateError", (PersonalizeError,), {"__module__": "shop._errors"})
+    assert private.__module__ == "shop._errors"
 
 
 class StrangeError(PersonalizeError):
@@ -131,7 +139,7 @@ def test_a_secret_shows_itself_to_nobody_who_does_not_ask():
     ):
         assert "hidden" not in shown
         assert "***" in shown
-    with pytest.raises(TypeError, match=r"^a Secret is not pickled$"):
+    with pytest.raises(TypeError, match=r"^a Secret is not pickled, and so is no client: each process makes its own$"):
         pickle.dumps(secret)
     with pytest.raises(TypeError):
         copy.deepcopy(secret)
@@ -193,9 +201,26 @@ def test_disabled_needs_no_credentials(word):
     assert not settings(None, None, None, enabled=False).enabled
 
 
-@pytest.mark.parametrize("word", ["0", "false", "no", "off", "maybe"])
-def test_other_words_do_not_disable(word):
+@pytest.mark.parametrize("word", ["0", "false", "no", " Off ", ""])
+def test_a_no_does_not_disable(word):
     assert settings(*sealed(), "01", environ={"MOENGAGE_PERSONALIZE_DISABLED": word}).enabled
+
+
+@pytest.mark.parametrize("word", ["maybe", "disabled", "2"])
+def test_a_word_that_is_neither_yes_nor_no_is_an_error(word):
+    with pytest.raises(ConfigurationError, match=r"^MOENGAGE_PERSONALIZE_DISABLED must be 1 \(true, yes, on\), or 0 "):
+        settings(*sealed(), "01", environ={"MOENGAGE_PERSONALIZE_DISABLED": word})
+
+
+def test_all_that_is_missing_is_named_at_once():
+    with pytest.raises(ConfigurationError) as caught:
+        settings(None, None, None)
+    assert str(caught.value) == (
+        "workspace_id, api_key and data_center (01 to 06, or 101; the number in the address of your MoEngage dashboard)"
+        " are missing: pass them, or set MOENGAGE_WORKSPACE_ID, MOENGAGE_PERSONALIZE_API_KEY and MOENGAGE_DATA_CENTER"
+    )
+    with pytest.raises(ConfigurationError, match="^workspace_id and api_key are missing: pass them, or set MOENGAGE_W"):
+        settings(None, None, None, environ={"MOENGAGE_PERSONALIZE_BASE_URL": "https://env.example"})
 
 
 def test_policies_are_frozen():

@@ -478,6 +478,13 @@ def test_a_directory_that_cannot_be_written_is_an_error_at_open(root, monkeypatc
         Bench(root)
 
 
+def test_a_directory_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolDirectoryError) as caught:
+        Bench(tmp_path / "file" / "spool")
+    assert str(caught.value) == f"spool: cannot use its directory {tmp_path}/file/spool: Not a directory"
+
+
 def test_a_read_only_directory_is_an_error_at_open(root):
     root.mkdir(mode=0o500)
     code = f"""

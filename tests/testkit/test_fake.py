@@ -1,7 +1,10 @@
 """`FakePersonalize`: what is scripted is what the client answers, and what it took is there at once."""
 
 import asyncio
+import math
 import time
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import anyio
 import pytest
@@ -55,6 +58,17 @@ async def test_a_value_may_say_its_own_type(fake):
     hero = await hero_of(fake)
     assert hero.payload["Title"] == [1]
     assert hero.get("offers", default=[])[0]["offering_content"] == {"name": "Coat"}
+
+
+@pytest.mark.parametrize(
+    "value", [object(), datetime.now(UTC), Decimal(1), {1}, b"x", math.nan, [object()], {1: object()}]
+)
+async def test_what_no_server_could_answer_with_is_refused_where_it_is_said(fake, value):
+    with pytest.raises(TypeError, match="^the payload of 'home-hero' must be JSON: "):
+        fake.serve("home-hero", {"Title": value})
+    with pytest.raises(TypeError, match="^a key is text; each is served by a call of its own$"):
+        fake.serve(("home-hero", "home-offers"))
+    assert not (await fake.client.fetch("home-hero"))["home-hero"].matched
 
 
 async def test_what_is_said_of_a_person_goes_before_what_is_said_of_all_whichever_came_last(fake):

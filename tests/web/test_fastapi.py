@@ -77,6 +77,17 @@ def def_wrong(page: AnonymousPage, personalize: Personalize) -> str:
     return str(personalize.track_impression(page["home-hero"], customer_id="customer-1"))
 
 
+@router.get("/async-fetch")
+async def async_fetch(personalize: BlockingPersonalize) -> dict[str, str]:
+    found: dict[str, str] = asked(personalize.fetch("home-hero"))
+    return found
+
+
+@router.get("/async-track")
+async def async_track(personalize: BlockingPersonalize) -> str:
+    return str(personalize.track_impression({}, customer_id="customer-1"))
+
+
 @router.get("/def-loop")
 def def_loop(personalize: Personalize) -> dict[str, str]:
     return asked(asyncio.run(personalize.fetch("home-hero")))
@@ -160,6 +171,11 @@ class TestADefEndpoint:
         with pytest.raises(UsageError, match=r"anyio\.from_thread\.run\(client\.fetch"):
             http.get("/def-loop")
 
+    @pytest.mark.parametrize("path", ["/async-fetch", "/async-track"])
+    def test_its_client_says_what_to_take_in_an_async_def(self, http, path):
+        with pytest.raises(UsageError, match=r"are for `def` endpoints: .* In `async def`, take Personalize"):
+            http.get(path)
+
     def test_keeps_its_request_where_it_calls_the_loop(self, http):
         assert http.get("/def-by-hand?utm_a=1").json() == {**WHO, "utm_a": "1"}
 
@@ -169,7 +185,7 @@ def test_no_dependency_shows_in_openapi(http):
     shown = {path: [each["name"] for each in spec["get"].get("parameters", [])] for path, spec in paths.items()}
     visitors = {"/page", "/what", "/def-page"}
     assert shown == {path: ["x-visitor"] if path in visitors else [] for path in shown}
-    assert len(shown) == 9
+    assert len(shown) == 11
     assert not any("requestBody" in spec["get"] for spec in paths.values())
 
 
@@ -236,3 +252,14 @@ class TestNested:
         app.mount("/inner", inner)
         with browser(app) as http:
             assert http.get("/inner/client").json() == WHO
+
+
+@pytest.mark.parametrize("keys", [(["home-hero"],), ("home-hero", ""), ("k" * 51,), (None,)])
+def test_a_page_of_keys_that_cannot_be_is_refused_before_the_first_visitor(keys):
+    with pytest.raises(InvalidInputError, match="takes keys one by one, each text of 1 to 50 characters"):
+        experiences(*keys)
+
+
+def test_a_customer_who_is_no_dependency_is_refused_before_the_first_visitor():
+    with pytest.raises(InvalidInputError, match="^customer must be a dependency: a function that returns the customer"):
+        experiences("home-hero", customer="john")

@@ -6,6 +6,7 @@ Invariant: equal questions give equal bytes, so that bytes can stand for the que
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any, Final, assert_never
 
 from ..._config import Identity
@@ -33,8 +34,10 @@ def check_keys(keys: Iterable[object]) -> tuple[str, ...]:
     """
     given = tuple(keys)
     if not given:
-        raise InvalidInputError("fetch needs at least one experience key; fetch_all asks for everything")
+        raise InvalidInputError("at least one experience key is needed; fetch_all asks for everything")
     for key in given:
+        if isinstance(key, list | tuple | set | frozenset):
+            raise InvalidInputError("experience keys are passed one by one: fetch(*keys), not fetch(keys)")
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
             raise InvalidInputError(f"an experience key must be text of 1 to {MAX_KEY_LENGTH} characters")
         if not key.isascii():
@@ -123,8 +126,8 @@ def _custom_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
             raise InvalidInputError("the name of an in-session attribute must be text, and not empty")
         if name in _OURS:
             raise InvalidInputError(f"attributes must not contain {name!r}: it has an argument of its own")
-        if not isinstance(value, str | int | float):
-            raise InvalidInputError("the value of an in-session attribute must be text, a number or a boolean")
+        if not isinstance(value, str | int | float) or (isinstance(value, float) and not isfinite(value)):
+            raise InvalidInputError(f"the in-session attribute {name!r} must be text, a finite number or a boolean")
     return attributes
 
 

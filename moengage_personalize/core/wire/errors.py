@@ -16,7 +16,7 @@ _VOCABULARY = frozenset(
     "elements actions action attributes customer_id identifiers user_identifiers experience_key user_attributes "
     "user_timezone_offset moe_event_uuid event_time platform experience_context experience cid moe_locale_id "
     "moe_variation_id audience_name audience_id type b_id DAY_OF_THE_WEEK TIME_OF_THE_DAY USER_IP_ADDRESS USER_AGENT "
-    "MOE_PERSONALIZATION_MESSAGE_SHOWN MOE_PERSONALIZATION_MESSAGE_CLICKED".split()
+    "MOE_PERSONALIZATION_MESSAGE_SHOWN MOE_PERSONALIZATION_MESSAGE_CLICKED workspace Workspace".split()
 )
 
 

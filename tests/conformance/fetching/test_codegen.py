@@ -37,7 +37,7 @@ async def run(arguments, server):
         "MOENGAGE_PERSONALIZE_BASE_URL": server.base_url,
         "SSL_CERT_FILE": str(server.ca_path),
     }
-    command = [sys.executable, "-c", "import sys; from moengage_personalize.cli.codegen import main; sys.exit(main())"]
+    command = [sys.executable, "-m", "moengage_personalize.cli", "codegen"]
     process = await asyncio.create_subprocess_exec(*command, *arguments, env=environment)
     return await asyncio.wait_for(process.wait(), 30)
 
@@ -74,10 +74,11 @@ def test_what_it_writes_passes_mypy_strict_and_decodes_what_is_served(tmp_path):
     asyncio.run(use(module))
 
 
-def test_refused_credentials_are_one_line_and_a_status(tmp_path, capfd):
+def test_refused_credentials_are_two_lines_and_a_status(tmp_path, capfd):
     async def write():
         async with serve(Emulator(api_key="another-key")) as server:
             return await run([], server)
 
-    assert asyncio.run(write()) == 1
-    assert len(capfd.readouterr().err.splitlines()) == 1
+    assert asyncio.run(write()) == 2
+    _, remedy = capfd.readouterr().err.splitlines()
+    assert "moengage-personalize doctor" in remedy
