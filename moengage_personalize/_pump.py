@@ -120,6 +120,7 @@ class Pump:
         self._now: Callable[[], float] = anyio.current_time  # in `run`: the loop's own, which costs a tenth of it
         self._closing = self._ended = False
         self._condition = Condition.HEALTHY
+        self._why = ""  # the last request got no answer that counts
         self.requests = 0
         self.retries = 0
         self.attributes_refused = 0
@@ -318,6 +319,7 @@ class Pump:
         except (AuthenticationError, UnexpectedStatusError, ConfigurationError) as error:
             return Denied(error.status_code or 0)
         except PersonalizeError as error:
+            self._why = str(error)
             return Unavailable(error.status_code, error.retry_after)
         except Exception as error:  # the exchange promises not to; nothing may be lost, and no probe stay out for ever
             log.critical("a request failed with %s: this is a bug of moengage_personalize", type(error).__name__)
@@ -367,7 +369,7 @@ class Pump:
             case Condition.MISCONFIGURED:
                 return f"MoEngage answers {self._circuit.denied_with or 'nothing: the api_key callable fails'}"
             case Condition.DEGRADED:
-                return "requests for events fail and are tried again"
+                return f"requests for events fail and are tried again: {self._why}"
             case _:
                 return ""
 
@@ -375,7 +377,8 @@ class Pump:
         before, self._condition = self._condition, self.condition
         if before is not self._condition:
             level = logging.INFO if self._condition is Condition.HEALTHY else logging.WARNING
-            log.log(level, "events are %s (%d pending) %s", self._condition.value, self._buffer.pending, self.detail)
+            why = f": {detail}" if (detail := self.detail) else ""
+            log.log(level, "events are %s (%d pending)%s", self._condition.value, self._buffer.pending, why)
 
 
 def _end(sleeper: asyncio.Future[None]) -> None:

@@ -142,7 +142,10 @@ EVENTS = [
     ),
     ({"user_attributes": ["secret"]}, "user_attributes must be a mapping with names of text"),
     ({"user_attributes": {"secret": math.nan}}, f"user_attributes must be JSON: {JSON_RULES}"),
-    ({"experience": "secret"}, "an Experience is needed, or the experience_context that came with one"),
+    (
+        {"experience": "secret"},
+        "an Experience is needed (page['home-hero'], not the page), or the experience_context that came with one",
+    ),
     ({"experience": {"cid": "secret"}}, LACKING),
     ({"experience": CONTEXT | {"x": b"secret"}}, f"the experience context must be JSON: {JSON_RULES}"),
 ]
@@ -170,7 +173,7 @@ async def test_an_event_that_cannot_be_sent(client, how, message):
         ({"attributes": {"cid": "secret"}}, "attributes must not contain 'cid': it has a meaning of its own"),
         ({"attributes": {"b_id": "secret"}}, "attributes must not contain 'b_id': it has a meaning of its own"),
         ({"attributes": ["secret"]}, "attributes must be a mapping of names to values"),
-        ({"attributes": {"x": b"secret"}}, f"the experience context must be JSON: {JSON_RULES}"),
+        ({"attributes": {"x": b"secret"}}, f"attributes must be JSON: {JSON_RULES}"),
     ],
 )
 async def test_a_click_that_cannot_be_sent(client, how, message):

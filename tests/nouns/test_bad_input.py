@@ -15,6 +15,7 @@ from hypothesis import example, given, strategies as st
 from moengage_personalize import (
     BatchPolicy,
     ConfigurationError,
+    Experiences,
     FetchPolicy,
     InSession,
     InvalidInputError,
@@ -370,15 +371,15 @@ def test_what_is_no_json_is_refused(value):
     for function, what in [
         (lambda: encode_attributes({"a": value}), "user_attributes"),
         (lambda: encode_context(CONTEXT | {"a": value}), "the experience context"),
-        (lambda: encode_click_context(CONTEXT, None, {"a": value}), "the experience context"),
+        (lambda: encode_click_context(CONTEXT, None, {"a": value}), "attributes"),
     ]:
         assert refusal(InvalidInputError, function) == f"{what} must be JSON: {NOT_JSON}"
     assert refusal(InvalidInputError, encode_attributes, {SURROGATE: 1}) == f"user_attributes must be JSON: {NOT_JSON}"
 
 
-@pytest.mark.parametrize("context", [None, "cid", 5, [], ["cid"], object()])
+@pytest.mark.parametrize("context", [None, "cid", 5, [], ["cid"], object(), Experiences(entries={})])
 def test_a_context_is_a_mapping(context):
-    message = "an Experience is needed, or the experience_context that came with one"
+    message = "an Experience is needed (page['home-hero'], not the page), or the experience_context that came with one"
     assert refusal(InvalidInputError, encode_context, context) == message
     assert refusal(InvalidInputError, encode_click_context, context, "secret id", None) == message
 

@@ -499,12 +499,15 @@ async def test_retries_are_paid_from_a_budget():
         assert 60 <= moengage.count("events") <= 20 + 60 + 2
 
 
-async def test_health_says_that_requests_fail():
+async def test_health_and_the_log_say_that_requests_fail_and_why(caplog):
     moengage = MoEngage(events=lambda body: error(503))
     async with client_of(moengage, batching=BatchPolicy(grace=0, linger=0)) as client:
         client.track_impression(CONTEXT, customer_id="john")
         await anyio.sleep(1)
-        assert client.health().condition is Condition.DEGRADED
+        health = client.health()
+        assert health.condition is Condition.DEGRADED
+        assert "tried again: MoEngage answered 503" in health.detail
+        assert f"events are degraded (1 pending): {health.detail}" in caplog.text
 
 
 async def test_a_first_event_that_is_refused_is_held_since_it_may_be_configuration():

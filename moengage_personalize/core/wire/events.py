@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..._errors import InvalidInputError
 from ..._events import Admission
-from ..._experiences import Experience
+from ..._experiences import Experience, Experiences
 from ..codec import encode, encode_decoded
 
 EVENTS_PATH: Final = "/v1/experiences/events"
@@ -21,7 +21,7 @@ _REQUIRED_CONTEXT = ("cid", "experience", "moe_locale_id", "moe_variation_id", "
 _required_of = itemgetter(*_REQUIRED_CONTEXT)  # or a KeyError
 _UNMATCHED = Admission.UNMATCHED  # Python 3.11 takes 0.1 µs to look a member up in its enum
 
-_NO_CONTEXT = "an Experience is needed, or the experience_context that came with one"
+_NO_CONTEXT = "an Experience is needed (page['home-hero'], not the page), or the experience_context that came with one"
 
 
 def encode_context(context: Mapping[str, Any]) -> str:
@@ -30,7 +30,7 @@ def encode_context(context: Mapping[str, Any]) -> str:
     Raises:
         InvalidInputError: A field is missing that MoEngage documents as required, or it is no JSON.
     """
-    if not isinstance(context, Mapping):
+    if not isinstance(context, Mapping) or isinstance(context, Experiences):
         raise InvalidInputError(_NO_CONTEXT)
     if missing := [name for name in _REQUIRED_CONTEXT if name not in context]:
         raise InvalidInputError(f"the experience context lacks {', '.join(missing)}: MoEngage would refuse the event")
@@ -63,7 +63,7 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
     Raises:
         InvalidInputError: An attribute's name is in the context already, or is `b_id`; or something is no JSON.
     """
-    if not isinstance(context, Mapping):
+    if not isinstance(context, Mapping) or isinstance(context, Experiences):
         raise InvalidInputError(_NO_CONTEXT)
     if attributes is not None and not isinstance(attributes, Mapping):
         raise InvalidInputError("attributes must be a mapping of names to values")
@@ -72,6 +72,8 @@ def encode_click_context(context: Mapping[str, Any], b_id: str | None, attribute
         if name in merged or name == "b_id":
             raise InvalidInputError(f"attributes must not contain {name!r}: it has a meaning of its own")
         merged[name] = value
+    if attributes:
+        encode(dict(attributes), "attributes")  # lest what is wrong with them be said of the context
     if b_id is not None:
         if not isinstance(b_id, str) or not b_id:
             raise InvalidInputError("b_id must be text, and not empty")
