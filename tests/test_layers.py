@@ -25,6 +25,7 @@ SHELL = {
     "_alarm",
     "_fetcher",
     "_kept",
+    "_lifecycle",
     "_questions",
     "_tower",
     "_exchange",
