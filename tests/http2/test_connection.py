@@ -145,7 +145,8 @@ def test_a_full_socket_holds_back_data_and_goes_on_later():
                 (connection,) = client._pool._open
                 connection.writable(ready=False)
                 task = asyncio.create_task(get(client, server, "/echo", body[:100_000]))
-                await asyncio.sleep(0.01)
+                await anyio.wait_all_tasks_blocked()
+                await server.settles()
                 assert server.paths == []
                 connection.writable(ready=True)
                 assert (await task).body == body[:100_000]
