@@ -266,6 +266,7 @@ def test_no_traceback_shows_a_secret_or_a_body():
     async def test():
         with serving() as server:
             async with transport() as client:
+                await client.warm_up(server.origin)  # it is the answer that does not come, and not the connection
                 to = client.route("POST", server.origin + "/hang", [(b"authorization", b"canary-secret")])
                 try:
                     await client.exchange(to, b"canary-body", deadline=anyio.current_time() + 0.03)
