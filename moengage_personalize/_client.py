@@ -40,7 +40,7 @@ from ._config import (
 from ._door import BeforeSend, Door
 from ._effects import Effects
 from ._errors import ConfigurationError, InvalidInputError, PersonalizeError, UsageError, bare
-from ._events import Action, Admission, Event
+from ._events import Admission, Event
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
 from ._lifecycle import Lifecycle
 from ._questions import Question, question_of, unmatched
@@ -361,22 +361,8 @@ class AsyncPersonalizeClient:
         if get_ident() != self._door.owner:
             return self._life.turn_away()
         try:
-            if self._door.has_hook:
-                return self._door.consider(
-                    Event(
-                        action=Action.IMPRESSION,
-                        experience=experience,
-                        customer_id=customer_id,
-                        platform=platform,
-                        at=at,
-                        event_uuid=event_uuid,
-                        user_attributes=user_attributes,
-                        user_timezone_offset=user_timezone_offset,
-                    )
-                )
-            return self._door.admit(
-                True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset
-            )
+            enter = self._door.enter  # a name of its own: as quick as a method
+            return enter(True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset)
         except PersonalizeError as error:
             del experience, customer_id, platform, at, event_uuid, user_attributes
             raise bare(error) from None
@@ -414,22 +400,8 @@ class AsyncPersonalizeClient:
         if get_ident() != self._door.owner:
             return self._life.turn_away()
         try:
-            if self._door.has_hook:
-                return self._door.consider(
-                    Event(
-                        action=Action.CLICK,
-                        experience=experience,
-                        customer_id=customer_id,
-                        platform=platform,
-                        at=at,
-                        event_uuid=event_uuid,
-                        user_attributes=user_attributes,
-                        user_timezone_offset=user_timezone_offset,
-                        b_id=b_id,
-                        attributes=attributes,
-                    )
-                )
-            return self._door.admit(
+            enter = self._door.enter  # a name of its own: as quick as a method
+            return enter(
                 False,
                 experience,
                 customer_id,
