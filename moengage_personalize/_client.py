@@ -1,12 +1,11 @@
 """The front door.
 
-Theory: a client is loop-free until it is opened, and open in one event loop of one thread of one process. Fetching
-awaits; tracking never does: it validates, encodes once, and leaves the event with the buffer. Everything that takes
-time happens in the engine's background.
+Theory: a client is loop-free until it is opened, and then open in one event loop of one thread of one process
+(`_lifecycle`). Fetching awaits; tracking never does: it validates, encodes once, and leaves the event with the buffer.
+Everything that takes time happens in the engine's background.
 
-Invariants: entering and leaving may happen in different tasks; an exception of the body arrives unwrapped. A call from
-where the client cannot serve says so and names the remedy; it never hangs, races or returns None. Bad input raises
-before anything happens; their trouble never raises, unless it was asked to.
+Invariants: an exception of the body of `async with` arrives unwrapped. Bad input raises before anything happens; their
+trouble never raises, unless it was asked to. No frame of an error that leaves shows anything of a visitor.
 """
 
 from __future__ import annotations
@@ -15,20 +14,17 @@ import asyncio
 import os
 import ssl
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from math import inf
 from threading import get_ident
-from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
 import httpx
 
-from ._ambient import current_request
 from ._config import (
     ApiKey,
     BatchPolicy,
@@ -43,25 +39,22 @@ from ._config import (
     one_of,
     resolve,
 )
-from ._door import BeforeSend, Door, warn_if_reserved
+from ._door import BeforeSend, Door
 from ._effects import Effects
-from ._errors import AuthenticationError, ConfigurationError, InvalidInputError, PersonalizeError, UsageError, bare
-from ._events import Action, Admission, Event
+from ._errors import ConfigurationError, InvalidInputError, PersonalizeError, UsageError, bare
+from ._events import Admission, Event
 from ._experiences import Experience, Experiences, ExperiencesMetadata, Reason, Status
-from ._questions import Question, unmatched
-from ._report import Condition, DeliveryReport, Forgotten, Health, Loss, Stats
-from ._session import InSession, check_customer_id, check_user_identifiers
+from ._lifecycle import Lifecycle
+from ._questions import Question, question_of, unmatched
+from ._report import DeliveryReport, Forgotten, Health, Loss, Stats
+from ._session import InSession, check_customer_id
 from .core.buffer import Buffer
 from .core.circuit import Circuit
-from .core.wire import check_keys, fetch_context
+from .core.wire import check_keys
 
 if TYPE_CHECKING:
     from ._engine import Engine
     from .spool import Spool
-
-_State = Literal["new", "opening", "open", "closing", "closed", "forked"]
-_IMPRESSION, _CLICK = Action.IMPRESSION.value, Action.CLICK.value
-_open_clients: weakref.WeakSet[AsyncPersonalizeClient] = weakref.WeakSet()
 
 
 class AsyncPersonalizeClient:
@@ -113,7 +106,6 @@ class AsyncPersonalizeClient:
         transport: httpx.AsyncBaseTransport | None = None,
         effects: Effects = Effects(),  # noqa: B008
     ) -> None:
-        self._state: _State = "new"
         self._proxy = proxy
         # From here on no frame holds a secret.
         workspace_id, api_key = _sealed(workspace_id), _sealed(api_key)
@@ -139,64 +131,38 @@ class AsyncPersonalizeClient:
         self._buffer = Buffer(batching)
         self._door = Door(self._buffer, effects, before_send)
         self._circuit = Circuit(retrying, max_bytes=batching.max_bytes)
-        self._engine: Engine | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._now: Callable[[], float] = lambda: 0.0
-        self._fetches = self._paused = self._closed = self._disabled = 0
+        self._life = Lifecycle(self._door, self._circuit)
+        self._fetches = 0
         self._expected: dict[str, None] = {}
         self.last_report: DeliveryReport | None = None
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def __aenter__(self) -> Self:
-        if self._state == "forked":
-            self._check_open()
-        if self._state != "new":
-            raise UsageError("a client is opened once: make a new one")
-        self._state = "opening"
-        try:
-            await self._open()
-        except BaseException:
-            self._state = "closed"
-            raise
+        await self._life.open(self._make_engine)
         return self
 
-    async def _open(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        # asyncio's own clock is this one behind a method; other loops have clocks of their own.
-        self._now = monotonic if type(self._loop).time is asyncio.BaseEventLoop.time else self._loop.time
-        if self._settings.enabled:
-            # What is needed only now is loaded only now; what takes long, h2 and an SSLContext, not on the loop.
-            if self._transport is None:
-                self._transport = await asyncio.to_thread(_default_transport, self._ssl_context, self._proxy)
-            from ._engine import Engine
+    async def _make_engine(self) -> Engine | None:
+        if not self._settings.enabled:
+            return None
+        # What is needed only now is loaded only now; what takes long, h2 and an SSLContext, not on the loop.
+        if self._transport is None:
+            self._transport = await asyncio.to_thread(_default_transport, self._ssl_context, self._proxy)
+        from ._engine import Engine
 
-            self._engine = Engine(
-                self._transport,
-                self._settings,
-                self._policies,
-                buffer=self._buffer,
-                door=self._door,
-                circuit=self._circuit,
-                effects=self._effects,
-                spool=self._spool,
-                on_dropped=self._on_dropped,
-            )
-            self._engine.radar.expect(self._expected)
-            await self._engine.start()
-        if self._state != "opening":  # somebody called aclose()
-            await self._end(-inf)
-            raise UsageError("the client was closed while it was being opened")
-        if self._engine is not None:
-            self._door.owner, self._door.now, self._door.wake = get_ident(), self._now, self._engine.wake
-        self._state = "open"
-        _open_clients.add(self)
-
-    async def _end(self, deadline: float) -> None:
-        self._door.owner = 0
-        if self._engine is not None:
-            self._engine.close(deadline)
-            await self._engine.ended()
+        engine = Engine(
+            self._transport,
+            self._settings,
+            self._policies,
+            buffer=self._buffer,
+            door=self._door,
+            circuit=self._circuit,
+            effects=self._effects,
+            spool=self._spool,
+            on_dropped=self._on_dropped,
+        )
+        engine.radar.expect(self._expected)
+        return engine
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -215,21 +181,12 @@ class AsyncPersonalizeClient:
         Args:
             grace: Seconds; None takes the policy's.
         """
-        if self._engine is None or self._engine.has_ended or self._state in ("new", "opening", "forked"):
-            self._state, self._door.owner = "closed", 0
-            if self._has_ended and self._engine is not None:
-                self._engine.pump.abandon()  # a loop that was closed under it counted nothing
-        elif self._state != "closed":
-            self._check_loop()
-            self._state = "closing"
-            await self._end(self._now() + (self._policies.batching.grace if grace is None else grace))
-            self._state = "closed"
-        _open_clients.discard(self)
+        await self._life.close(self._policies.batching.grace if grace is None else grace)
         self.last_report = self._report()
         return self.last_report
 
     def __del__(self) -> None:
-        if getattr(self, "_state", "new") == "open":
+        if hasattr(self, "_life") and self._life.state == "open":
             warnings.warn(f"{self!r} was never closed: use `async with`, or await aclose()", ResourceWarning, 2, self)
 
     # ── fetching ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -264,10 +221,14 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open here.
         """
         try:
-            question = Question(
+            question = question_of(
                 check_keys(keys),
-                self._context(customer_id, user_identifiers, session=session, attributes=attributes, ambient=ambient),
                 customer_id,
+                user_identifiers,
+                session=session,
+                attributes=attributes,
+                ambient=ambient,
+                identity=self._policies.fetching.identity,
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -288,10 +249,14 @@ class AsyncPersonalizeClient:
     ) -> Experiences:
         """Returns everything that the visitor qualifies for. Arguments and errors are those of `fetch`."""
         try:
-            question = Question(
+            question = question_of(
                 None,
-                self._context(customer_id, user_identifiers, session=session, attributes=attributes, ambient=ambient),
                 customer_id,
+                user_identifiers,
+                session=session,
+                attributes=attributes,
+                ambient=ambient,
+                identity=self._policies.fetching.identity,
             )
         except PersonalizeError as error:
             raise bare(error) from None
@@ -313,11 +278,11 @@ class AsyncPersonalizeClient:
             PersonalizeError: Their trouble, always: there is no default for this.
             UsageError: The client is not open here, or not enabled.
         """
-        self._check_open()
+        self._life.check()
         if self._engine is None:
             raise UsageError("the client is not enabled: there is nobody to ask for metadata")
         try:
-            return await self._engine.metadata(status, self._now() + deadline)
+            return await self._engine.metadata(status, self._life.now() + deadline)
         except PersonalizeError as error:
             raise bare(error) from error.__cause__
 
@@ -331,8 +296,8 @@ class AsyncPersonalizeClient:
             InvalidInputError: A key is none that could exist.
         """
         self._expected.update(dict.fromkeys(check_keys(keys)))
-        if self._engine is not None and self._state == "open":
-            self._check_loop()
+        if self._engine is not None and self._life.state == "open":
+            self._life.check_loop()
             self._engine.radar.expect(self._expected)
 
     async def unknown_keys(self) -> Mapping[str, str | None]:
@@ -345,31 +310,8 @@ class AsyncPersonalizeClient:
             PersonalizeError: Their trouble.
             UsageError: The client is not open here.
         """
-        self._check_open()
+        self._life.check()
         return {} if self._engine is None else await self._engine.radar.unknown()
-
-    def _context(
-        self,
-        customer_id: str | None,
-        user_identifiers: Mapping[str, str] | None,
-        *,
-        session: InSession | None,
-        attributes: Mapping[str, Any] | None,
-        ambient: bool,
-    ) -> bytes:
-        if customer_id is not None:
-            warn_if_reserved(check_customer_id(customer_id))
-        if session is not None and not isinstance(session, InSession):
-            raise InvalidInputError("session must be an InSession")
-        request = current_request.get() if ambient else None
-        return fetch_context(
-            customer_id=customer_id,
-            user_identifiers=None if user_identifiers is None else check_user_identifiers(user_identifiers),
-            session=session,
-            attributes=attributes,
-            identity=self._policies.fetching.identity,
-            below=None if request is None else request.fields,
-        )
 
     async def _ask(self, question: Question, deadline: float | None, on_error: OnError | None) -> Experiences:
         policy = self._policies.fetching
@@ -378,7 +320,7 @@ class AsyncPersonalizeClient:
         one_of("fetch", "on_error", on_error, ("default", "raise"))
         if not isinstance(seconds, int | float) or not 0 < seconds < inf:
             raise InvalidInputError("deadline must be a number of seconds above 0")
-        self._check_open()
+        self._life.check()
         self._fetches += 1
         if self._engine is None or self._circuit.paused:
             reason = Reason.DISABLED if self._engine is None else Reason.PAUSED
@@ -420,24 +362,10 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open, or this is not its thread.
         """
         if get_ident() != self._door.owner:
-            return self._not_accepting()
+            return self._life.turn_away()
         try:
-            if self._door.has_hook:
-                return self._door.consider(
-                    Event(
-                        action=Action.IMPRESSION,
-                        experience=experience,
-                        customer_id=customer_id,
-                        platform=platform,
-                        at=at,
-                        event_uuid=event_uuid,
-                        user_attributes=user_attributes,
-                        user_timezone_offset=user_timezone_offset,
-                    )
-                )
-            return self._door.admit(
-                True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset
-            )
+            enter = self._door.enter  # a name of its own: as quick as a method
+            return enter(True, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset)
         except PersonalizeError as error:
             del experience, customer_id, platform, at, event_uuid, user_attributes
             raise bare(error) from None
@@ -473,24 +401,10 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open, or this is not its thread.
         """
         if get_ident() != self._door.owner:
-            return self._not_accepting()
+            return self._life.turn_away()
         try:
-            if self._door.has_hook:
-                return self._door.consider(
-                    Event(
-                        action=Action.CLICK,
-                        experience=experience,
-                        customer_id=customer_id,
-                        platform=platform,
-                        at=at,
-                        event_uuid=event_uuid,
-                        user_attributes=user_attributes,
-                        user_timezone_offset=user_timezone_offset,
-                        b_id=b_id,
-                        attributes=attributes,
-                    )
-                )
-            return self._door.admit(
+            enter = self._door.enter  # a name of its own: as quick as a method
+            return enter(
                 False,
                 experience,
                 customer_id,
@@ -514,35 +428,11 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open, or this is not its thread.
         """
         if get_ident() != self._door.owner:
-            return self._not_accepting()
+            return self._life.turn_away()
         try:
             return self._door.consider(event)
         except PersonalizeError as error:
             raise bare(error) from None
-
-    def _not_accepting(self) -> Admission:
-        match self._state:
-            case "open" if self._engine is None:
-                self._disabled += 1
-                return Admission.DISABLED
-            case "open" if self._circuit.paused:
-                self._paused += 1
-                return Admission.PAUSED
-            case "closing" | "closed":
-                self._closed += 1
-                return Admission.CLOSED
-            case "open" if self._has_ended:
-                self._check_loop()
-                self._closed += 1
-                return Admission.CLOSED
-            case "open":
-                raise UsageError(
-                    "tracking belongs to the thread of the client's event loop: from a FastAPI `def` endpoint, use"
-                    " anyio.from_thread.run_sync(partial(client.track_impression, …)); from a thread of your own,"
-                    " loop.call_soon_threadsafe(partial(…))"
-                )
-        self._check_open()
-        raise AssertionError  # pragma: no cover - the line above raised
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -552,7 +442,7 @@ class AsyncPersonalizeClient:
         Raises:
             ConnectionFailedError: It cannot be opened; a later request tries again.
         """
-        self._check_open()
+        self._life.check()
         if self._engine is not None:
             await self._engine.exchange.warm_up()
 
@@ -562,7 +452,7 @@ class AsyncPersonalizeClient:
         Args:
             timeout: Seconds; what is not settled by then is `pending` in the report.
         """
-        self._check_open()
+        self._life.check()
         if self._engine is not None:
             await self._engine.pump.flush(timeout)
         return self._report()
@@ -573,7 +463,7 @@ class AsyncPersonalizeClient:
         Raises:
             SpoolError: The disk refuses; what is journaled still survives the end of the process.
         """
-        self._check_open()
+        self._life.check()
         if self._spool is not None and self._engine is not None:
             await self._spool.sync()
 
@@ -586,7 +476,7 @@ class AsyncPersonalizeClient:
         Raises:
             SpoolError: The spool cannot be read.
         """
-        self._check_open()
+        self._life.check()
         if self._engine is None or self._engine.spooling is None:
             return 0
         taken = await self._engine.spooling.replay(event_uuids)
@@ -595,16 +485,11 @@ class AsyncPersonalizeClient:
 
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""
-        self._check_open()
-        self._circuit.paused, self._door.owner = True, 0
+        self._life.pause()
 
     def resume(self) -> None:
         """Undoes `pause`."""
-        self._check_open()
-        self._circuit.paused = False
-        if self._engine is not None and not self._has_ended:
-            self._door.owner = get_ident()
-            self._engine.pump.wake()
+        self._life.resume()
 
     async def forget(self, customer_id: str) -> Forgotten:
         """Drops what this host holds of one person: answers that are kept, and events that were not sent.
@@ -618,7 +503,7 @@ class AsyncPersonalizeClient:
             UsageError: The client is not open here.
         """
         check_customer_id(customer_id)
-        self._check_open()
+        self._life.check()
         events, events_in_flight = self._buffer.forget(customer_id)
         engine = self._engine
         answers, fetches_in_flight = engine.fetcher.forget(customer_id) if engine else (0, 0)
@@ -636,7 +521,7 @@ class AsyncPersonalizeClient:
     def stats(self) -> Stats:
         """Returns the counters, which balance at any moment."""
         engine = self._engine
-        now = self._now() if self._state == "open" else 0.0
+        now = self._life.now() if self._life.state == "open" else 0.0
         return Stats(
             **self._buffer.counts(),
             pending_bytes=self._buffer.pending_bytes,
@@ -647,67 +532,27 @@ class AsyncPersonalizeClient:
             retries=engine.pump.retries + engine.fetcher.retries if engine else 0,
             connections_opened=engine.exchange.connections_opened if engine else 0,
             **(engine.fetcher.stats() if engine else {}),
-            paused=self._paused,
-            closed=self._closed,
-            disabled=self._disabled,
+            paused=self._life.paused,
+            closed=self._life.closed,
+            disabled=self._life.disabled,
         )
 
     def health(self) -> Health:
         """Returns how the client is doing, and what to do about it."""
-        match self._state:
-            case "open" if self._engine is None:
-                return Health(condition=Condition.DISABLED)
-            case "open" if self._has_ended:
-                return Health(condition=Condition.CLOSED, detail="the tasks of the client's event loop were cancelled")
-            case "open" if self._circuit.paused:
-                return Health(condition=Condition.PAUSED)
-            case "open":
-                assert self._engine is not None  # noqa: S101 - the first case
-                trouble = self._engine.fetcher.trouble()
-                if trouble is not None and self._engine.pump.condition is Condition.HEALTHY:
-                    denied = isinstance(trouble, AuthenticationError)
-                    return Health(
-                        condition=Condition.MISCONFIGURED if denied else Condition.DEGRADED,
-                        detail=f"fetching is suspended, but for probes: {trouble}",
-                    )
-                return Health(condition=self._engine.pump.condition, detail=self._engine.pump.detail)
-            case state:
-                return Health(condition=Condition.CLOSED, detail=f"the client is {state}")
+        return self._life.health()
 
     def _report(self) -> DeliveryReport:
         return DeliveryReport(**self._buffer.counts())
 
     @property
-    def _has_ended(self) -> bool:
-        """Whether the background has ended although nobody closed the client."""
-        return self._engine is not None and self._engine.has_ended
-
-    def _check_open(self) -> None:
-        match self._state:
-            case "new" | "opening":
-                raise UsageError("the client is not open: use `async with AsyncPersonalizeClient(…) as client`")
-            case "closing" | "closed":
-                raise UsageError("the client is closed: make a new one")
-            case "forked":
-                raise UsageError("this process was forked after the client was opened: open one in the child")
-            case "open":
-                self._check_loop()
-
-    def _check_loop(self) -> None:
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self._loop:
-            raise UsageError(
-                "the client was opened in another event loop: open one in each, or call it in its own; from a thread"
-                " that is anyio.from_thread.run(client.fetch, …)"
-            )
+    def _engine(self) -> Engine | None:
+        """What runs in the background; None before that, and with `enabled=False`."""
+        return self._life.engine
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_buffer"):
+        if not hasattr(self, "_life"):
             return "<AsyncPersonalizeClient, which could not be made>"
-        return f"<AsyncPersonalizeClient {self._state}, {self._settings.base_url}, {self._buffer.pending} pending>"
+        return f"<AsyncPersonalizeClient {self._life.state}, {self._settings.base_url}, {self._buffer.pending} pending>"
 
 
 def _default_transport(context: ssl.SSLContext | None, proxy: str | None) -> httpx.AsyncBaseTransport:
@@ -722,13 +567,3 @@ def _speaks_socks() -> bool:
 
 def _sealed(value: Any) -> Any:
     return Secret.of(value) if value is not None and not callable(value) else value
-
-
-def _after_fork_in_child() -> None:
-    for client in list(_open_clients):
-        client._state, client._door.owner = "forked", 0  # noqa: SLF001
-    _open_clients.clear()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX
-    os.register_at_fork(after_in_child=_after_fork_in_child)

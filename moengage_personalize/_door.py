@@ -46,7 +46,7 @@ class Door:
         self._before = self._between = ""
         self._before_send = before_send
         self._hook_failed = False
-        self.has_hook = before_send is not None
+        self.enter = self.admit if before_send is None else self._ask_and_admit  # what most events come in by
         self.owner = 0  # the thread that may come in, while open and not paused
         self.now: Callable[[], float] = lambda: 0.0
         self.wake: Callable[[], None] = lambda: None
@@ -119,39 +119,52 @@ class Door:
         Raises:
             InvalidInputError: It is no event that can be sent.
         """
-        if self._before_send is not None:
-            agreed = self._ask(event)
-            if agreed is None:
-                self._buffer.refused += 1
-                return Admission.REFUSED
-            event = agreed
-        if not isinstance(event, Event) or event.action not in (_IMPRESSION, _CLICK):
-            raise InvalidInputError("track needs an Event with an Action")
-        impression = event.action == _IMPRESSION
-        if impression and (event.b_id is not None or event.attributes):
-            raise InvalidInputError("b_id and attributes belong to clicks")
-        return self.admit(
-            impression,
-            event.experience,
-            event.customer_id,
-            event.platform,
-            event.at,
-            event.event_uuid,
-            event.user_attributes,
-            event.user_timezone_offset,
-            event.b_id,
-            event.attributes,
+        if self._before_send is None:
+            return self.admit(*_taken_apart(event))
+        agreed = self._ask(event)
+        return Admission.REFUSED if agreed is None else self.admit(*_taken_apart(agreed))
+
+    def _ask_and_admit(
+        self,
+        impression: bool,  # noqa: FBT001 - as `admit`
+        experience: Experience | Mapping[str, Any],
+        customer_id: str,
+        platform: str,
+        at: datetime | float | None,
+        event_uuid: str | UUID | None,
+        user_attributes: Mapping[str, Any] | None,
+        user_timezone_offset: int | None,
+        b_id: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> Admission:
+        """`admit`, if the hook agrees."""
+        agreed = self._ask(
+            Event(
+                action=Action.IMPRESSION if impression else Action.CLICK,
+                experience=experience,
+                customer_id=customer_id,
+                platform=platform,
+                at=at,
+                event_uuid=event_uuid,
+                user_attributes=user_attributes,
+                user_timezone_offset=user_timezone_offset,
+                b_id=b_id,
+                attributes=attributes,
+            )
         )
+        return Admission.REFUSED if agreed is None else self.admit(*_taken_apart(agreed))
 
     def _ask(self, event: Event) -> Event | None:
         assert self._before_send is not None  # noqa: S101 - the caller looked
         try:
-            return self._before_send(event)
+            agreed = self._before_send(event)
         except Exception as error:  # a hook of the user's must not break a page
             if not self._hook_failed:
                 log.warning("before_send raised %s: events are refused while it does", type(error).__name__)
             self._hook_failed = True
-            return None
+            agreed = None
+        self._buffer.refused += agreed is None
+        return agreed
 
     def _nothing_to_report(self, admission: object) -> Admission:
         if admission is Admission.UNMATCHED:
@@ -159,6 +172,31 @@ class Door:
             return Admission.UNMATCHED
         self._buffer.refused += 1
         return Admission.REFUSED
+
+
+def _taken_apart(event: Event) -> tuple[Any, ...]:
+    """Returns what `admit` takes.
+
+    Raises:
+        InvalidInputError: It is no event that can be sent.
+    """
+    if not isinstance(event, Event) or event.action not in (_IMPRESSION, _CLICK):
+        raise InvalidInputError("track needs an Event with an Action")
+    impression = event.action == _IMPRESSION
+    if impression and (event.b_id is not None or event.attributes):
+        raise InvalidInputError("b_id and attributes belong to clicks")
+    return (
+        impression,
+        event.experience,
+        event.customer_id,
+        event.platform,
+        event.at,
+        event.event_uuid,
+        event.user_attributes,
+        event.user_timezone_offset,
+        event.b_id,
+        event.attributes,
+    )
 
 
 def warn_if_reserved(customer_id: str) -> None:

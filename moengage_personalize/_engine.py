@@ -28,13 +28,13 @@ import httpx
 from ._config import Policies, Settings
 from ._door import Door
 from ._effects import Effects
-from ._errors import ConfigurationError, UsageError
+from ._errors import AuthenticationError, ConfigurationError, UsageError
 from ._exchange import Call, Exchange
 from ._experiences import ExperiencesMetadata, Status
 from ._fetcher import Fetcher
 from ._keys import Radar
 from ._pump import Pump
-from ._report import Loss
+from ._report import Condition, Health, Loss
 from .core.buffer import Buffer
 from .core.circuit import Circuit, RetryBudget
 from .core.wire.metadata import metadata_target, read_metadata
@@ -171,6 +171,17 @@ class Engine:
             log.warning("%d of the workspace's experiences cannot be read, and are left out", found.unreadable)
         self._unreadable = found.unreadable
         return found
+
+    def health(self) -> Health:
+        """Returns how fetching and delivery are doing, and what to do about it."""
+        trouble = self.fetcher.trouble()
+        if trouble is None or self.pump.condition is not Condition.HEALTHY:
+            return Health(condition=self.pump.condition, detail=self.pump.detail)
+        denied = isinstance(trouble, AuthenticationError)
+        return Health(
+            condition=Condition.MISCONFIGURED if denied else Condition.DEGRADED,
+            detail=f"fetching is suspended, but for probes: {trouble}",
+        )
 
     async def _known_keys(self) -> ExperiencesMetadata:
         return await self.metadata(None, anyio.current_time() + METADATA_TIMEOUT)

@@ -5,18 +5,16 @@ frame of a traceback holds a header or a body; whatever a server answers becomes
 errors.
 
 Invariants: raises `PersonalizeError` only (cancellation apart). Credentials go to the configured origin only; redirects
-are not followed. At most `MAX_REPLY` bytes of a reply are held, decoded, whatever its content coding promises.
+are not followed. At most `MAX_REPLY` bytes of a reply are held, coded or decoded, whatever its content coding promises.
 """
 
 from __future__ import annotations
 
 import sys
-import zlib
 from base64 import b64encode
 from collections.abc import AsyncIterable, Callable, Sequence
-from email.utils import parsedate_to_datetime
 from math import inf
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import anyio
 import attrs
@@ -41,7 +39,9 @@ from ._errors import (
 )
 from ._version import __version__
 from .core.breaker import Quota
+from .core.content import codings_of, undone
 from .core.wire.errors import read_error
+from .core.wire.limits import read_quota, retry_after
 
 if TYPE_CHECKING:
     from .http2 import Http2Transport, Response, Route, Sending
@@ -159,7 +159,7 @@ class Exchange:
     ) -> bytes | ApiError:
         """What a reply means, to a request that was made with these headers."""
         if call.on_quota is not None and reply.headers is not self._quotaless:
-            quota = read_quota(reply.headers, self._effects.wall)
+            quota = read_quota(reply.headers, self._effects.wall())
             if quota is not None:
                 call.on_quota(quota)
             else:
@@ -243,13 +243,16 @@ class Exchange:
 
     async def _read(self, response: httpx.Response) -> Reply:
         try:
-            decode = _decoder(response.headers.get("content-encoding", "").strip().lower())
-            body = bytearray()
+            coded = bytearray()
             async for chunk in cast("AsyncIterable[bytes]", response.stream):
-                body += decode(chunk, MAX_REPLY + 1 - len(body))
-                if len(body) > MAX_REPLY:
+                coded += chunk
+                if len(coded) > MAX_REPLY:
                     raise BadReplyError(f"the reply is larger than {MAX_REPLY} bytes", attempts=1)
-            return Reply(status=response.status_code, headers=response.headers.raw, body=bytes(body))
+            codings = codings_of(response.headers.get("content-encoding", ""))
+            body, problem = undone(codings, bytes(coded), MAX_REPLY)
+            if problem is not None:
+                raise BadReplyError(problem, attempts=1)
+            return Reply(status=response.status_code, headers=response.headers.raw, body=body)
         finally:
             await response.aclose()
 
@@ -280,7 +283,7 @@ class Exchange:
             f"MoEngage answered {reply.status}{' ' if said else ''}{said}",
             attempts=1,
             status_code=reply.status,
-            retry_after=retry_after(httpx.Headers(list(reply.headers)), self._effects.wall()),
+            retry_after=retry_after(reply.headers, self._effects.wall()),
             title=text.title,
             description=text.description,
             code=text.code,
@@ -321,65 +324,3 @@ _KINDS: dict[int, type[ApiError]] = {
     422: BadRequestError,
     429: RateLimitedError,
 }
-
-
-class _decoder:  # noqa: N801 - used as a function
-    """Undoes one content coding, within a bound."""
-
-    def __init__(self, coding: str) -> None:
-        if coding not in {"", "identity", "gzip", "x-gzip", "deflate"}:
-            raise BadReplyError("the reply has a content coding that was not asked for", attempts=1)
-        self._inflate = zlib.decompressobj(47) if coding not in {"", "identity"} else None
-
-    def __call__(self, data: bytes, room: int) -> bytes:
-        if self._inflate is None:
-            return data
-        try:
-            return self._inflate.decompress(data, room)
-        except zlib.error:
-            _broken()
-
-
-def _broken() -> NoReturn:
-    raise BadReplyError("the reply's content coding is broken", attempts=1) from None
-
-
-def retry_after(headers: httpx.Headers, wall: float) -> float | None:
-    """Returns the seconds that the server asks to wait, if it does.
-
-    `Retry-After` wins, in seconds or as a date (measured against the server's own clock where it tells it). Then
-    `x-ratelimit-reset`, when nothing remains: seconds, or epoch seconds (api-facts.md, section 1.6, has both).
-    """
-    if text := headers.get("retry-after", "").strip():
-        if text.isascii() and text.isdigit():
-            return float(text[:9])
-        then = _epoch(text)
-        return None if then is None else max(0.0, then - (_epoch(headers.get("date", "")) or wall))
-    reset = headers.get("x-ratelimit-reset", "").strip()
-    if headers.get("x-ratelimit-remaining", "0").strip() == "0" and reset.isascii() and reset.isdigit():
-        seconds = float(reset[:12])
-        return max(0.0, seconds - wall) if seconds > 1e6 else seconds
-    return None
-
-
-def read_quota(headers: Sequence[tuple[bytes, bytes]], wall: Callable[[], float]) -> Quota | None:
-    """Returns what a reply tells of the quota, if it does (`x-ratelimit-*`; api-facts.md, section 1.6)."""
-    told = {name.lower(): value.decode("latin-1") for name, value in headers if name[:11].lower() == b"x-ratelimit"}
-    remaining = _whole(told.get(b"x-ratelimit-remaining"))
-    limit = _whole(told.get(b"x-ratelimit-limit"))
-    if remaining is None and limit is None:
-        return None
-    reset = _whole(told.get(b"x-ratelimit-reset"))
-    return Quota(limit, remaining, None if reset is None else max(0.0, reset - wall()) if reset > 1e6 else float(reset))
-
-
-def _whole(text: str | None) -> int | None:
-    text = (text or "").strip()
-    return int(text[:12]) if text.isascii() and text.isdigit() else None
-
-
-def _epoch(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None

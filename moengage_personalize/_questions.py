@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
-from ._errors import DeadlineExceededError, PersonalizeError
+from ._ambient import current_request
+from ._config import Identity
+from ._door import warn_if_reserved
+from ._errors import DeadlineExceededError, InvalidInputError, PersonalizeError
 from ._experiences import Experience, Reason
+from ._session import InSession, check_customer_id, check_user_identifiers
 from .core.flights import Flight, Key, Ticket
+from .core.wire import fetch_context
 
 EVERYTHING: tuple[Key, ...] = (None,)
 Entries = Mapping[str, Experience]
@@ -27,6 +33,37 @@ class Question:
     keys: tuple[str, ...] | None
     fields: bytes
     customer_id: str | None = None
+
+
+def question_of(
+    keys: tuple[str, ...] | None,
+    customer_id: str | None,
+    user_identifiers: Mapping[str, str] | None,
+    *,
+    session: InSession | None,
+    attributes: Mapping[str, Any] | None,
+    ambient: bool,
+    identity: Identity,
+) -> Question:
+    """Returns what is asked with these arguments of `AsyncPersonalizeClient.fetch`.
+
+    Raises:
+        InvalidInputError: One of them cannot be sent.
+    """
+    if customer_id is not None:
+        warn_if_reserved(check_customer_id(customer_id))
+    if session is not None and not isinstance(session, InSession):
+        raise InvalidInputError("session must be an InSession")
+    request = current_request.get() if ambient else None
+    fields = fetch_context(
+        customer_id=customer_id,
+        user_identifiers=None if user_identifiers is None else check_user_identifiers(user_identifiers),
+        session=session,
+        attributes=attributes,
+        identity=identity,
+        below=None if request is None else request.fields,
+    )
+    return Question(keys, fields, customer_id)
 
 
 @attrs.frozen(eq=False)

@@ -26,6 +26,7 @@ SHELL = {
     "_cause",
     "_fetcher",
     "_kept",
+    "_lifecycle",
     "_questions",
     "_tower",
     "_exchange",

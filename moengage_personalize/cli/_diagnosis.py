@@ -84,56 +84,68 @@ def credentials(
         return [Finding(step=step, verdict="ok", evidence=said) for step in ("workspace", "key", "data centre")]
     home = next((name for name, answer in elsewhere.items() if answer.ok), None)
     if home is not None:
-        return [
-            Finding(step="workspace", verdict="ok", evidence=f"data centre {home} knows it"),
-            Finding(step="key", verdict="ok", evidence=f"data centre {home} accepts it"),
-            Finding(
-                step="data centre",
-                verdict="wrong",
-                evidence=f"{ours.words}; data centre {home} answers {elsewhere[home].status}",
-                remedy=f"Set MOENGAGE_DATA_CENTER={home}, and no MOENGAGE_PERSONALIZE_BASE_URL.",
-                cause="wrong-data-center",
-            ),
-        ]
+        return _at_home_in(home, ours, elsewhere[home])
     if ours.status not in _DENIED:
         return _no_verdict(ours)
-    data_centre = _data_centre(asked_elsewhere=asked_elsewhere)
     match ours.status, invented.status if invented else None:
-        case 400, 400:
-            remedy = (
-                "Copy it from the dashboard (Settings, Account, APIs); it lives in one data centre only: see below."
-            )
-            return [
-                Finding(step="workspace", verdict="wrong", evidence=f"{ours.words}; an invented one is answered alike",
-                        remedy=remedy, cause="wrong-workspace"),
-                Finding(step="key", verdict="unknown", evidence="it belongs to a workspace, which is not known"),
-                data_centre,
-            ]  # fmt: skip
         case 401, 400:
-            return [
-                Finding(
-                    step="workspace", verdict="ok", evidence="an invented workspace is answered 400, this one is not"
-                ),
-                Finding(step="key", verdict="wrong", evidence=ours.words, remedy=_KEY, cause="wrong-key"),
-                Finding(step="data centre", verdict="ok", evidence="the workspace is known here"),
-            ]
-        case 400 | 403, _:
-            evidence = f"{ours.words}; invented credentials are answered {invented.status if invented else 'nothing'}"
-            remedy = (
-                "The credentials are known, and not let in: is Personalize part of the account, this address allowed?"
-            )
-            return [
-                Finding(step="workspace", verdict="unknown", evidence=evidence),
-                Finding(step="key", verdict="wrong", evidence=evidence, remedy=remedy, cause="not-allowed"),
-                data_centre,
-            ]
+            return _wrong_key(ours)
+        case 400, 400:
+            found = _wrong_workspace(ours)
+        case 400 | 403, status:
+            found = _not_let_in(ours, status)
         case _:
-            evidence = f"{ours.words}; invented credentials are answered alike, so it may be either of the two"
-            return [
-                Finding(step="workspace", verdict="unknown", evidence=evidence),
-                Finding(step="key", verdict="wrong", evidence=evidence, remedy=_KEY, cause="wrong-key-or-workspace"),
-                data_centre,
-            ]
+            found = _either(ours)
+    return [*found, _data_centre(asked_elsewhere=asked_elsewhere)]
+
+
+def _at_home_in(name: str, here: Answer, there: Answer) -> list[Finding]:
+    return [
+        Finding(step="workspace", verdict="ok", evidence=f"data centre {name} knows it"),
+        Finding(step="key", verdict="ok", evidence=f"data centre {name} accepts it"),
+        Finding(
+            step="data centre",
+            verdict="wrong",
+            evidence=f"{here.words}; data centre {name} answers {there.status}",
+            remedy=f"Set MOENGAGE_DATA_CENTER={name}, and no MOENGAGE_PERSONALIZE_BASE_URL.",
+            cause="wrong-data-center",
+        ),
+    ]
+
+
+def _wrong_key(ours: Answer) -> list[Finding]:
+    known = "an invented workspace is answered 400, this one is not"
+    return [
+        Finding(step="workspace", verdict="ok", evidence=known),
+        Finding(step="key", verdict="wrong", evidence=ours.words, remedy=_KEY, cause="wrong-key"),
+        Finding(step="data centre", verdict="ok", evidence="the workspace is known here"),
+    ]
+
+
+def _wrong_workspace(ours: Answer) -> list[Finding]:
+    evidence = f"{ours.words}; an invented one is answered alike"
+    remedy = "Copy it from the dashboard (Settings, Account, APIs); it lives in one data centre only: see below."
+    return [
+        Finding(step="workspace", verdict="wrong", evidence=evidence, remedy=remedy, cause="wrong-workspace"),
+        Finding(step="key", verdict="unknown", evidence="it belongs to a workspace, which is not known"),
+    ]
+
+
+def _not_let_in(ours: Answer, invented: int | None) -> list[Finding]:
+    evidence = f"{ours.words}; invented credentials are answered {'nothing' if invented is None else invented}"
+    remedy = "The credentials are known, and not let in: is Personalize part of the account, this address allowed?"
+    return [
+        Finding(step="workspace", verdict="unknown", evidence=evidence),
+        Finding(step="key", verdict="wrong", evidence=evidence, remedy=remedy, cause="not-allowed"),
+    ]
+
+
+def _either(ours: Answer) -> list[Finding]:
+    evidence = f"{ours.words}; invented credentials are answered alike, so it may be either of the two"
+    return [
+        Finding(step="workspace", verdict="unknown", evidence=evidence),
+        Finding(step="key", verdict="wrong", evidence=evidence, remedy=_KEY, cause="wrong-key-or-workspace"),
+    ]
 
 
 _KEY = (

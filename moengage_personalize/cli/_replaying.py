@@ -10,28 +10,26 @@ Invariant: the state counts settled lines only, and every one of them once: deli
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from math import inf
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 import click
 
 from moengage_personalize import Admission, AsyncPersonalizeClient, BatchPolicy, Condition, InvalidInputError, Loss
 
+from ._aside import off_the_loop
 from ._checkpoint import Checkpoint, State
-from ._ending import NEGATIVE, OK, TROUBLE, USAGE, complain
+from ._ending import NEGATIVE, OK, complain
 from ._lines import BadLineError, event_of
 from ._output import document, table
+from ._patience import GiveUp, Patience
 from ._progress import Progress, progress
 from ._source import Block, Line, Source
 
-T = TypeVar("T")
-MISCONFIGURED_FOR: Final = 15.0  # seconds: longer than the client's longest pause, so that it has asked again
 TOLD: Final = 20  # bad lines that are reported one by one
 _TURN = 200  # lines that are offered in one turn of the event loop
 
@@ -147,11 +145,9 @@ class Replay:
         self._checkpoint = checkpoint
         self._shown = shown
         self._refused = refused
-        self._patience = patience
+        self._patience = Patience(patience)
         self._flights: deque[_Flight] = deque()
         self._position = 0
-        self._progress = (-1, 0.0)  # settled events, and since when there are no more
-        self._misconfigured: float | None = None
         self._unfinished = False
         self._problems = 0
         self._told: list[tuple[int, str]] = []
@@ -165,7 +161,7 @@ class Replay:
                 if len(self._flights) == 2:
                     await self._land()
             await self._land_all()
-        except _GiveUp as reason:
+        except GiveUp as reason:
             complain(f"given up after line {self._state.lines:,}: {reason}")
             await self._close(grace=0.0)
             return reason.status
@@ -205,7 +201,7 @@ class Replay:
                 flight.bad.append((line, str(error)))
         flight.settled = asyncio.create_task(self._client.flush(inf))
         await asyncio.sleep(0)  # so that it waits for this block, and not for the next one
-        self._progress = self._progress[0], time.monotonic()
+        self._patience.renew(time.monotonic())
         return flight
 
     def _offer_line(self, flight: _Flight, line: Line) -> None:
@@ -275,17 +271,9 @@ class Replay:
 
     def _look(self) -> None:
         """Shows progress, and gives up when there has been none for too long."""
-        now, health, stats = time.monotonic(), self._client.health(), self._client.stats()
-        settled = stats.delivered + stats.rejected
-        if settled > self._progress[0]:
-            self._progress = settled, now
-        misconfigured = health.condition is Condition.MISCONFIGURED
-        self._misconfigured = (self._misconfigured or now) if misconfigured else None
+        health = self._client.health()
         self._shown.show(position=self._position, lines=self._state.lines, note=health.detail)
-        if self._misconfigured is not None and now - self._misconfigured > MISCONFIGURED_FOR:
-            raise _GiveUp(USAGE, health.detail)
-        if now - self._progress[1] > self._patience:
-            raise _GiveUp(TROUBLE, health.detail or "nothing is acknowledged")
+        self._patience.spend(time.monotonic(), self._client.stats(), health)
 
     async def _close(self, grace: float | None) -> None:
         """Ends early; blocks that are settled by then count."""
@@ -295,32 +283,3 @@ class Replay:
         for flight in self._flights:
             if flight.settled is not None:
                 flight.settled.cancel()
-
-
-class _GiveUp(Exception):  # noqa: N818 - no error: a decision
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-async def off_the_loop(work: Callable[[], T]) -> T:
-    """Runs what blocks in a thread that holds up nobody's end: a read of stdin may never return."""
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
-
-    def tell(call: Callable[[Any], None], value: Any) -> None:
-        if not answer.done():
-            call(value)
-
-    def body() -> None:
-        try:
-            result = work()
-        except BaseException as error:
-            news: tuple[Callable[[Any], None], Any] = answer.set_exception, error
-        else:
-            news = answer.set_result, result
-        with suppress(RuntimeError):  # nobody waits any more
-            loop.call_soon_threadsafe(tell, *news)
-
-    threading.Thread(target=body, name="moengage-personalize-replay", daemon=True).start()
-    return await answer

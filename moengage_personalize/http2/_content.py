@@ -1,16 +1,15 @@
-"""A response's content coding, undone within bounds: one coding at most, and a limit of bytes."""
+"""A response as it was meant, without its content coding."""
 
 from __future__ import annotations
 
-import zlib
 from typing import Final
 
 import httpx
 
+from ..core.content import codings_of, undone
 from ._headers import Headers
 from ._stream import Response
 
-_AUTOMATIC: Final = 32 + zlib.MAX_WBITS  # gzip or zlib, whichever the first bytes say
 _DROPPED: Final = frozenset((b"content-encoding", b"content-length"))
 
 
@@ -24,37 +23,11 @@ def decoded(response: Response, limit: int) -> Response:
     Raises:
         httpx.DecodingError: an unknown coding, more than one, broken data, or a body beyond the limit.
     """
-    codings = [
-        coding
-        for name, value in response.headers
-        if name == b"content-encoding"
-        for coding in value.lower().replace(b" ", b"").split(b",")
-        if coding not in {b"", b"identity"}
-    ]
-    if not codings:
+    found = [value for name, value in response.headers if name == b"content-encoding"]
+    if not found or not (codings := codings_of(b",".join(found).decode("latin-1"))):
         return response
-    if len(codings) > 1:
-        raise httpx.DecodingError("the response has more than one content coding")
-    if codings[0] not in {b"gzip", b"x-gzip", b"deflate"}:
-        raise httpx.DecodingError("the response has a content coding that was not asked for")
-    headers: Headers = tuple(header for header in response.headers if header[0] not in _DROPPED)
-    body, problem = _inflate(response.body, limit) if response.body else (b"", None)
+    body, problem = undone(codings, response.body, limit)
     if problem is not None:
         raise httpx.DecodingError(problem)
+    headers: Headers = tuple(header for header in response.headers if header[0] not in _DROPPED)
     return Response(response.status, headers, body)
-
-
-def _inflate(data: bytes, limit: int) -> tuple[bytes, str | None]:
-    """Undo zlib, gzip, or the bare deflate that some servers call "deflate"; or say what is wrong.
-
-    It raises nothing, so that no traceback ever holds what a response said.
-    """
-    bare = data[0] & 0x0F != zlib.DEFLATED and data[:2] != b"\x1f\x8b"
-    machine = zlib.decompressobj(-zlib.MAX_WBITS if bare else _AUTOMATIC)
-    try:
-        body = machine.decompress(data, limit + 1)
-    except zlib.error:
-        return b"", "the response's content coding is broken"
-    if len(body) > limit:
-        return b"", f"the decoded response is larger than {limit} bytes"
-    return body, None if machine.eof else "the response's content coding is cut short"

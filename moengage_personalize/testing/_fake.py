@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +22,8 @@ from ._script import WITHHELD, Content, Script, Trouble
 from ._scripted import ScriptedClient, Stage
 
 _SIGNATURE = inspect.signature(AsyncPersonalizeClient)
+_impression = partial(Wanted, action=Action.IMPRESSION)
+_click = partial(Wanted, action=Action.CLICK)
 _KEPT = {"enabled", "fetching", "batching", "retrying", "caching", "before_send", "on_dropped"}
 
 
@@ -207,7 +210,7 @@ class FakePersonalize:
         self, key: str | None = None, *, customer_id: str | None = None, variation: str | int | None = None
     ) -> list[Tracked]:
         """Returns the impressions that are as wanted; None: anything."""
-        return self._record.find(_impression(key, customer_id, variation))
+        return self._record.find(_impression(key=key, customer_id=customer_id, variation=variation))
 
     def clicked(
         self,
@@ -219,7 +222,8 @@ class FakePersonalize:
         attributes: Mapping[str, Any] | None = None,
     ) -> list[Tracked]:
         """Returns the clicks that are as wanted; None: anything. Attributes may be more than are wanted."""
-        return self._record.find(_click(key, customer_id, variation, b_id, attributes))
+        wanted = _click(key=key, customer_id=customer_id, variation=variation, b_id=b_id, attributes=attributes)
+        return self._record.find(wanted)
 
     def assert_shown(
         self,
@@ -235,7 +239,7 @@ class FakePersonalize:
             AssertionError: It lists what was tracked instead, the nearest first.
         """
         __tracebackhide__ = True
-        self._record.expect(_impression(key, customer_id, variation), times)
+        self._record.expect(_impression(key=key, customer_id=customer_id, variation=variation), times)
 
     def assert_clicked(
         self,
@@ -253,7 +257,8 @@ class FakePersonalize:
             AssertionError: It lists what was tracked instead, the nearest first.
         """
         __tracebackhide__ = True
-        self._record.expect(_click(key, customer_id, variation, b_id, attributes), times)
+        wanted = _click(key=key, customer_id=customer_id, variation=variation, b_id=b_id, attributes=attributes)
+        self._record.expect(wanted, times)
 
     def assert_nothing_tracked(self) -> None:
         """Raises if anything was tracked.
@@ -263,28 +268,3 @@ class FakePersonalize:
         """
         __tracebackhide__ = True
         self._record.expect_nothing()
-
-
-def _impression(key: str | None, customer_id: str | None, variation: str | int | None) -> Wanted:
-    return Wanted(action=Action.IMPRESSION, key=key, customer_id=customer_id, variation=_text(variation))
-
-
-def _click(
-    key: str | None,
-    customer_id: str | None,
-    variation: str | int | None,
-    b_id: str | None,
-    attributes: Mapping[str, Any] | None,
-) -> Wanted:
-    return Wanted(
-        action=Action.CLICK,
-        key=key,
-        customer_id=customer_id,
-        variation=_text(variation),
-        b_id=b_id,
-        attributes=attributes,
-    )
-
-
-def _text(variation: str | int | None) -> str | None:
-    return None if variation is None else str(variation)

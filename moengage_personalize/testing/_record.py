@@ -112,6 +112,10 @@ class Asked:
         )
 
 
+def _text(variation: str | int | None) -> str | None:
+    return None if variation is None else str(variation)
+
+
 @attrs.frozen(kw_only=True)
 class Wanted:
     """What an assertion looks for. None: anything."""
@@ -119,7 +123,7 @@ class Wanted:
     action: Action
     key: str | None = None
     customer_id: str | None = None
-    variation: str | None = None
+    variation: str | None = attrs.field(default=None, converter=_text)
     b_id: str | None = None
     attributes: Mapping[str, Any] | None = None
 

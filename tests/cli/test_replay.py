@@ -14,7 +14,8 @@ from cli.kit import line_of, numbers
 from emulator.kit import CLICKED
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from moengage_personalize.cli import _lines, _replaying, _source
+from moengage_personalize.cli import _lines, _patience, _replaying, _source
+from moengage_personalize.cli._aside import off_the_loop
 from moengage_personalize.cli._checkpoint import Checkpoint, State
 from moengage_personalize.cli._lines import BadLineError, event_of
 from moengage_personalize.cli._source import Source
@@ -384,7 +385,7 @@ def test_without_progress_it_gives_up_and_goes_on_the_next_time(run, server, eve
 
 
 def test_refused_credentials_end_it_with_a_usage_error(run, server, events, monkeypatch):
-    monkeypatch.setattr(_replaying, "MISCONFIGURED_FOR", 0.3)
+    monkeypatch.setattr(_patience, "MISCONFIGURED_FOR", 0.3)
     monkeypatch.setenv("MOENGAGE_PERSONALIZE_API_KEY", "wrong")
     done = run("replay", events(line_of(1)), "--json")
     assert (done.status, done.json()["delivered"]) == (2, 0)
@@ -414,7 +415,7 @@ def test_progress_is_told_on_stderr(run, server, events, monkeypatch, small_bloc
 
 @pytest.mark.anyio
 async def test_a_read_that_never_ends_holds_up_nobody():
-    waiting = asyncio.create_task(_replaying.off_the_loop(threading.Event().wait))
+    waiting = asyncio.create_task(off_the_loop(threading.Event().wait))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -432,7 +433,7 @@ def test_orjson_and_the_standard_library_read_the_same_lines(monkeypatch):
 
 
 def test_a_workspace_that_refuses_everything_holds_events_and_says_so(run, events, monkeypatch):
-    monkeypatch.setattr(_replaying, "MISCONFIGURED_FOR", 0.3)
+    monkeypatch.setattr(_patience, "MISCONFIGURED_FOR", 0.3)
     emulator = Emulator()
     with serve_in_thread(emulator) as server:
         for name, value in emulator.exports.items():

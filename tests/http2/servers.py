@@ -6,6 +6,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 
+import anyio.to_thread
 import trustme
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -32,7 +33,7 @@ def server_context(alpn=("h2",), certificate=CERTIFICATE):
 
 
 class Server:
-    """Paths: `/hang`, `/refuse`, `/goaway`, `/close`, `/early`, `/echo`; anything else answers "ok"."""
+    """Paths: `/hang`, `/refuse`, `/refuse-once` and then hang, `/goaway`, `/close`, `/early`, `/echo`; else "ok"."""
 
     def __init__(self, *, streams=100):
         self.streams = streams
@@ -50,7 +51,20 @@ class Server:
 
     def wait_for(self, condition):
         with self.tell:
-            assert self.tell.wait_for(condition, timeout=5), vars(self)
+            assert self.tell.wait_for(condition, timeout=10), vars(self)
+
+    async def comes(self, condition):
+        """Returns when the server has seen what makes the condition true."""
+        await anyio.to_thread.run_sync(self.wait_for, condition)
+
+    async def settles(self):
+        """Returns when the server's loop has gone round a few times: what had been sent to it by now, it has read."""
+
+        async def turns():
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        await anyio.to_thread.run_sync(asyncio.run_coroutine_threadsafe(turns(), self.loop).result)
 
 
 class Peer(asyncio.Protocol):
@@ -111,7 +125,9 @@ class Peer(asyncio.Protocol):
         match self.paths.get(stream, "/hang"):
             case "/hang" | "/early":
                 pass
-            case "/refuse":
+            case "/refuse-once" if self.server.paths.count("/refuse-once") > 1:
+                pass
+            case "/refuse" | "/refuse-once":
                 self.h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
             case "/goaway":
                 self.goaway(stream - 2 if stream > 1 else 0)

@@ -145,7 +145,8 @@ def test_a_full_socket_holds_back_data_and_goes_on_later():
                 (connection,) = client._pool._open
                 connection.writable(ready=False)
                 task = asyncio.create_task(get(client, server, "/echo", body[:100_000]))
-                await asyncio.sleep(0.01)
+                await anyio.wait_all_tasks_blocked()
+                await server.settles()
                 assert server.paths == []
                 connection.writable(ready=True)
                 assert (await task).body == body[:100_000]
@@ -265,6 +266,7 @@ def test_no_traceback_shows_a_secret_or_a_body():
     async def test():
         with serving() as server:
             async with transport() as client:
+                await client.warm_up(server.origin)  # it is the answer that does not come, and not the connection
                 to = client.route("POST", server.origin + "/hang", [(b"authorization", b"canary-secret")])
                 try:
                     await client.exchange(to, b"canary-body", deadline=anyio.current_time() + 0.03)

@@ -1,7 +1,6 @@
 """The small parts: deadlines, budget, frames, errors, content codings."""
 
 import gzip
-import zlib
 from math import inf
 
 import httpx
@@ -116,21 +115,11 @@ def coded(body, *codings):
 
 
 TEXT = b"text " * 1000
-BARE = zlib.compress(TEXT, wbits=-15)
 
 
-@pytest.mark.parametrize(
-    ("body", "coding"),
-    [
-        (gzip.compress(TEXT), b"gzip"),
-        (gzip.compress(TEXT), b"X-GZIP"),
-        (zlib.compress(TEXT), b"deflate"),
-        (BARE, b"deflate"),
-        (gzip.compress(TEXT), b"gzip, identity"),
-    ],
-)
-def test_one_coding_is_undone_and_its_headers_go(body, coding):
-    assert decoded(coded(body, coding), len(TEXT)) == Response(200, ((b"a", b"b"),), TEXT)
+@pytest.mark.parametrize("coding", [b"gzip", b"X-GZIP", b"gzip, identity"])
+def test_one_coding_is_undone_and_its_headers_go(coding):
+    assert decoded(coded(gzip.compress(TEXT), coding), len(TEXT)) == Response(200, ((b"a", b"b"),), TEXT)
 
 
 def test_an_uncoded_response_is_left_as_it_is():
@@ -139,18 +128,9 @@ def test_an_uncoded_response_is_left_as_it_is():
     assert decoded(coded(b"", b"gzip"), 10).body == b""
 
 
-@pytest.mark.parametrize(
-    ("body", "codings"),
-    [
-        (gzip.compress(TEXT + b"!"), [b"gzip"]),  # too large
-        (gzip.compress(bytes(10**8)), [b"gzip"]),  # a bomb
-        (gzip.compress(gzip.compress(TEXT)), [b"gzip, gzip"]),
-        (gzip.compress(gzip.compress(TEXT)), [b"gzip", b"gzip"]),
-        (gzip.compress(TEXT)[:-20], [b"gzip"]),
-        (b"\x1f\x8bnonsense", [b"gzip"]),
-        (TEXT, [b"br"]),
-    ],
-)
-def test_more_than_one_coding_or_too_much_or_nonsense_is_an_error(body, codings):
+@pytest.mark.parametrize("codings", [[b"gzip, gzip"], [b"gzip", b"gzip"], [b"br"]])
+def test_more_than_one_coding_or_too_much_or_an_unknown_one_is_an_error(codings):
     with pytest.raises(httpx.DecodingError):
-        decoded(coded(body, *codings), len(TEXT))
+        decoded(coded(gzip.compress(TEXT), *codings), len(TEXT))
+    with pytest.raises(httpx.DecodingError):
+        decoded(coded(gzip.compress(TEXT), b"gzip"), len(TEXT) - 1)

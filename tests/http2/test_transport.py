@@ -104,8 +104,7 @@ def test_a_cancelled_caller_resets_its_own_stream(run, server):
             await client.warm_up(server.origin)
             async with anyio.create_task_group() as group:
                 group.start_soon(get, client, server, "/hang")
-                while not server.paths:
-                    await anyio.sleep(0.001)
+                await server.comes(lambda: server.paths)
                 group.cancel_scope.cancel()
             assert (await get(client, server)).body == b"ok"
             assert client.stats().resets_sent == 1
@@ -167,13 +166,11 @@ def test_what_waited_for_a_stream_moves_when_the_server_says_goodbye(run):
                 await get(client, server)
                 async with anyio.create_task_group() as group:
                     group.start_soon(get, client, server, "/hang")
-                    while "/hang" not in server.paths:
-                        await anyio.sleep(0.001)
+                    await server.comes(lambda: "/hang" in server.paths)
                     group.start_soon(get, client, server, "/moved")
-                    await anyio.sleep(0.001)
+                    await anyio.wait_all_tasks_blocked()
                     server.call(server.connections[0].goaway, 3)
-                    while "/moved" not in server.paths:
-                        await anyio.sleep(0.001)
+                    await server.comes(lambda: "/moved" in server.paths)
                     assert client.stats().connections_opened == 2
                     assert client.stats().retransmitted == 0
                     group.cancel_scope.cancel()
@@ -213,8 +210,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(run, server,
         async with transport() as client:
             await get(client, server)
             server.call(server.connections[0].transport.close)
-            while server.connections:
-                await anyio.sleep(0.001)
+            await server.comes(lambda: not server.connections)
             assert (await get(client, server)).status == 200
             assert client.stats().connections_opened == 2
 
@@ -373,9 +369,11 @@ def test_a_second_connection_is_opened_only_if_asked_for_and_needed(run):
                     async with anyio.create_task_group() as group:
                         for number in range(4):
                             group.start_soon(get, client, server, "/hang")
-                            await anyio.sleep(0.005)
-                            while server.paths.count("/hang") - already < min(number + 1, 2):
-                                await anyio.sleep(0.001)  # that it is under way, and does not make the first look full
+                            await anyio.wait_all_tasks_blocked()
+                            wanted = already + min(
+                                number + 1, 2
+                            )  # under way, so that it does not make the first look full
+                            await server.comes(lambda wanted=wanted: server.paths.count("/hang") >= wanted)
                         await get(client, server, "/echo", deadline=inf) if connections == 2 else None
                         assert client.stats().connections_opened == opened
                         group.cancel_scope.cancel()

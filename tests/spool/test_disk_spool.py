@@ -61,6 +61,12 @@ async def opened(root, **options):
     return spool
 
 
+async def ticked(spool):
+    """Returns when the spool's thread has looked once more at what is to be done."""
+    spool._thread.wake()
+    await spool._thread.call(int)
+
+
 async def everything(spool):
     return [pair async for page in spool.recover() for pair in page]
 
@@ -209,11 +215,10 @@ async def test_a_sync_that_fails_says_so_and_one_after_it_was_written_anew_succe
         with pytest.raises(SpoolSyncError):
             await spool.sync()
     for _ in range(1000):
-        spool._thread.wake()
+        await ticked(spool)
         with suppress(SpoolSyncError):
             await spool.sync()
             break
-        await asyncio.sleep(0.001)
     assert spool.stats().carried > 0
     assert spool.stats().pending == 1
     await spool.aclose()
@@ -232,12 +237,16 @@ async def test_a_cancelled_caller_of_sync_does_not_cancel_the_others(root):
 
 
 @run
-async def test_the_thread_syncs_by_itself(root):
+async def test_the_thread_syncs_by_itself(root, monkeypatch):
+    sync, synced = _segment._sync, threading.Event()
     spool = await opened(root, sync_interval=0.001)
+    monkeypatch.setattr(_segment, "_sync", lambda fd: [sync(fd), synced.set()])
     spool.append(entry(1))
     segment = spool._journal.active
     while segment.is_dirty:
-        await asyncio.sleep(0.001)
+        assert await asyncio.to_thread(synced.wait, 10)
+        synced.clear()
+        await spool._thread.call(int)  # it has finished what it was at
     await spool.aclose()
 
 
@@ -508,7 +517,7 @@ async def test_other_living_processes_honour_a_tombstone(root):
     receipt = await first.forget(b'"customer-1"')
     assert receipt.other_processes == 1
     while second.stats().forgotten == 0:
-        await asyncio.sleep(0.001)
+        await ticked(second)
     assert second.is_forgotten(b'"customer-1"', 1.0)
     assert not second.is_forgotten(b'"customer-2"', 1.0)
     assert second.stats().pending == 1
@@ -557,7 +566,7 @@ async def test_forgetting_reaches_what_was_accepted_before_the_clock_was_set_bac
     second.append(entry(4, customer=2, at=3000.0))
     assert (await first.forget(b'"customer-1"')).entries == 2
     while second.stats().forgotten == 0:
-        await asyncio.sleep(0.001)
+        await ticked(second)
     for spool in (first, second):
         assert spool.is_forgotten(b'"customer-1"', 3000.0)
         assert not spool.is_forgotten(b'"customer-1"', 3000.5)

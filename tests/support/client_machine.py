@@ -428,7 +428,7 @@ class ClientMachine(RuleBasedStateMachine):
             assert len(left) == client.stats().pending
             self.died |= left
         self.run(self.bury())
-        client._state = "closed"
+        client._life.state = "closed"
         self.run(self.open())
 
     # ── what is always true ──────────────────────────────────────────────────────────────────────────────────────────
@@ -496,7 +496,7 @@ class ClientMachine(RuleBasedStateMachine):
                 patch.stop()
             self.log.removeHandler(self.bugs)
             self.run(self.bury())
-            self.client._state = "closed"
+            self.client._life.state = "closed"
             self.loop.close()
             if self.directory is not None:
                 shutil.rmtree(self.directory)

@@ -7,7 +7,8 @@ from hypothesis import given, strategies as st
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from moengage_personalize import AsyncPersonalizeClient, ConfigurationError, current_request
+from moengage_personalize import ConfigurationError, current_request
+from moengage_personalize.core.wire import fetch_context
 from moengage_personalize.starlette import PersonalizeMiddleware
 from moengage_personalize.starlette._middleware import MAX_AGENT, MAX_PARAMETERS, MAX_VALUE
 
@@ -152,13 +153,8 @@ def test_whatever_a_request_says_it_does_not_fail_and_what_it_adds_can_be_sent(q
     found = seen(
         query, headers, ("10.0.0.1", 1), query_parameters=["*"], trusted_proxies=["10.0.0.0/8"], forwarded_header=header
     )
-    AsyncPersonalizeClient(enabled=False)._context(
-        None,
-        None,
-        session=None,
-        attributes={name: value for name, value in found.items() if not name.startswith("USER_")},
-        ambient=False,
-    )
+    attributes = {name: value for name, value in found.items() if not name.startswith("USER_")}
+    fetch_context(customer_id=None, user_identifiers=None, session=None, attributes=attributes, identity="both")
 
 
 async def test_a_scope_that_leaves_out_what_it_may_is_served():

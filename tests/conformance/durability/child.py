@@ -7,18 +7,10 @@ import asyncio
 import ssl
 import sys
 
+from support.context import CONTEXT
+
 from moengage_personalize import AsyncPersonalizeClient, BatchPolicy, RetryPolicy, event_uuid_for
 from moengage_personalize.spool import DiskSpool
-
-CONTEXT = {
-    "cid": "65eae5738ea5032b0ef60138_F_T_WP_AB_2_P_0_AU_42D",
-    "experience": "Server Side Experience",
-    "moe_locale_id": "0",
-    "moe_variation_id": "2",
-    "audience_name": "All Users",
-    "audience_id": "5A",
-    "type": "Web Personalization",
-}
 
 
 async def main(base_url, ca_path, directory, prefix, rate):

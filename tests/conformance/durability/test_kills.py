@@ -1,7 +1,6 @@
 """`kill -9`, again and again: what was accepted is delivered, by whoever comes next, and never as two events."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+from support import children
 
 from moengage_personalize.emulator import Emulator, Trouble, serve
 
@@ -33,7 +33,7 @@ class Victim:
             [sys.executable, CHILD, server.base_url, str(server.ca_path), str(directory), prefix, str(rate)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "0"},
+            env=children.environment(PYTHONUNBUFFERED="0"),
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -58,7 +58,8 @@ async def spoken(*victims):
 
 async def drained(server, directory):
     child = await anyio.run_process(
-        [sys.executable, CHILD, server.base_url, str(server.ca_path), str(directory), "drain", "0"]
+        [sys.executable, CHILD, server.base_url, str(server.ca_path), str(directory), "drain", "0"],
+        env=children.environment(),
     )
     return child.stdout.decode()
 

@@ -8,18 +8,10 @@ import threading
 
 import attrs
 from faults.server import FaultServer, ServerConfig, black_hole, refused_port
+from support.context import CONTEXT
 
 from moengage_personalize import AsyncPersonalizeClient, BatchPolicy
 
-CONTEXT = {
-    "cid": "65eae5738ea5032b0ef60138_F_T_WP_AB_2_P_0_AU_42D",
-    "experience": "Server Side Experience",
-    "moe_locale_id": "0",
-    "moe_variation_id": "2",
-    "audience_name": "All Users",
-    "audience_id": "5A",
-    "type": "Web Personalization",
-}
 STUCK = "stuck.invalid"
 
 

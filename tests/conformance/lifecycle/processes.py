@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio
 import httpx
 from faults.external import await_port, free_port
+from support import children
 
 HERE = Path(__file__).parent
 TROUBLE = ("Traceback", "ResourceWarning", "was never", "Task was destroyed", "this is a bug", "Fatal Python error")
@@ -37,7 +38,7 @@ class Group:
             stdin=subprocess.DEVNULL,
             stdout=self._files[0],
             stderr=self._files[1],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            env=children.environment(PYTHONUNBUFFERED="1", **environment),
             start_new_session=True,
             preexec_fn=_with_the_usual_ctrl_c,  # noqa: PLW1509 - no thread of this process holds what it needs
         )

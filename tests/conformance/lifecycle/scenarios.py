@@ -19,19 +19,11 @@ from functools import cache, partial
 
 import pytest
 import uvloop
+from support.context import CONTEXT
 
 from moengage_personalize import Admission, AsyncPersonalizeClient, BatchPolicy, Condition, UsageError
 from moengage_personalize.spool import DiskSpool
 
-CONTEXT = {
-    "cid": "65eae5738ea5032b0ef60138_F_T_WP_AB_2_P_0_AU_42D",
-    "experience": "Server Side Experience",
-    "moe_locale_id": "0",
-    "moe_variation_id": "2",
-    "audience_name": "All Users",
-    "audience_id": "5A",
-    "type": "Web Personalization",
-}
 LOOP = asyncio.SelectorEventLoop if sys.argv[2:3] != ["uvloop"] else uvloop.new_event_loop
 
 
