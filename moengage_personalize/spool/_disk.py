@@ -13,11 +13,12 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from ._dead_letters import DeadLetters, chosen
 from ._directory import directory_at
-from ._errors import SpoolClosedError, SpoolSyncError
+from ._errors import SpoolClosedError, SpoolError, SpoolSyncError
 from ._format import Kind
 from ._inheritance import Inheritance
 from ._journal import Chore, Journal
@@ -96,7 +97,7 @@ class DiskSpool:
             await asyncio.shield(self._closing)  # a closing whose caller was cancelled
         self._start_over()
         self._loop = asyncio.get_running_loop()
-        self._thread = thread = JournalThread(self._tick, self._sync_interval)
+        self._thread = thread = JournalThread(self._tick, self._sync_interval, self._keeper.close)
         thread.start()
         _alive.add(self)
         try:
@@ -234,7 +235,7 @@ class DiskSpool:
         letter.
 
         Raises:
-            SpoolError: They could not be read, written or synced.
+            SpoolError: They could not be read, written or synced, and are dead letters still.
         """
         wanted = None if event_uuids is None else frozenset(event_uuids)
         matches = chosen(wanted)
@@ -244,8 +245,13 @@ class DiskSpool:
             if matches(letter) and (ticket := self.append(letter.entry)) is not None
         ]
         if pending:
-            await self.sync()
-            await self.discard(entry.event_uuid for _, entry in pending)
+            try:
+                await self.sync()
+            except BaseException:
+                self.settle(ticket for ticket, _ in pending)  # they are dead letters as before
+                raise
+            with suppress(SpoolError):  # the worst that comes of it is a letter whose event is delivered
+                await self.discard(entry.event_uuid for _, entry in pending)
         return pending
 
     async def discard(self, event_uuids: Iterable[str] | None = None) -> int:
@@ -292,7 +298,7 @@ class DiskSpool:
         self._journal = self._keeper.journal = Journal(
             segment_bytes=self._segment_bytes,
             create=self._keeper.make_inline,
-            wake=self._wake,
+            wake=partial(_wake, weakref.ref(self)),
             covers=self._tombstones.covers,
         )
         self._keeper.inheritance = Inheritance(home, self._journal, self._keeper.numbers)
@@ -307,10 +313,6 @@ class DiskSpool:
         if self._thread is None:
             raise SpoolClosedError(f"spool: it is {self._state}, not open")
         return self._thread
-
-    def _wake(self) -> None:
-        if self._thread is not None:
-            self._thread.wake()
 
     def _tick(self) -> None:
         """In the spool's thread. Not before it is open: housekeeping would claim a lock that `open` then forgets."""
@@ -352,12 +354,16 @@ class DiskSpool:
             leaves = self._keeper.sync()
         except SpoolSyncError as failure:
             error = failure
+        except Exception as failure:  # a bug must not leave callers waiting
+            error = SpoolSyncError(f"spool: syncing failed with {type(failure).__name__}")
+            raise
         else:
             if leaves:
                 tell(self._loop, partial(self._accept, leaves))
-        for waiter in waiting:
-            answer = partial(fail, waiter, error) if error else partial(succeed, waiter, None)
-            tell(self._loop, answer)
+        finally:
+            for waiter in waiting:
+                answer = partial(fail, waiter, error) if error else partial(succeed, waiter, None)
+                tell(self._loop, answer)
 
     def _answer_syncs(self, error: SpoolClosedError) -> None:
         while self._syncing:
@@ -365,24 +371,35 @@ class DiskSpool:
 
     def _close(self) -> None:
         """The last thing in the spool's thread."""
-        self._keeper.close()
-        self._answer_syncs(SpoolClosedError("spool: closed"))
-        if self._closing is not None:
-            tell(self._loop, partial(succeed, self._closing, None))
+        try:
+            self._keeper.close()
+        finally:
+            self._answer_syncs(SpoolClosedError("spool: closed"))
+            if self._closing is not None:
+                tell(self._loop, partial(succeed, self._closing, None))
 
     def _abandon(self) -> None:
         """In a forked child: let go of the parent's files without touching them."""
-        if self._thread is None:
-            return
         journal, keeper = self._journal, self._keeper
+        if self._thread is None and not keeper.locks():
+            return
         for segment in {*journal.segments.values(), *journal.spares, *journal.retired}:
-            segment.close()
+            with suppress(OSError):  # the parent's thread may have been closing it
+                segment.close()
         for lock in keeper.locks():
-            os.close(lock.fd)
+            with suppress(OSError):
+                os.close(lock.fd)
         self._home.close()
         self._thread = None
         self._state = "forked"
         self._start_over()
+
+
+def _wake(spool: "weakref.ref[DiskSpool]") -> None:
+    """Refers to it weakly, since its thread refers to the journal."""
+    alive = spool()
+    if alive is not None and alive._thread is not None:  # noqa: SLF001 - this class's own
+        alive._thread.wake()  # noqa: SLF001
 
 
 _alive: "weakref.WeakSet[DiskSpool]" = weakref.WeakSet()
