@@ -176,6 +176,7 @@ class DiskSpool:
         while True:
             async with self._reading:
                 found = await self._opened().call(self._keeper.inheritance.read_page, page)
+                self._opened()  # closed meanwhile, its files are let go of
                 batch = self._journal.take(found) if found else []
             if found is None:
                 return

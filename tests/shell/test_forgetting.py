@@ -39,6 +39,20 @@ async def test_an_event_that_waits_for_its_next_try_is_forgotten(trouble):
     assert [action["platform"] for action in johns] == ["ios"]
 
 
+async def test_an_event_that_waits_for_its_first_try_is_forgotten_by_another_process(tmp_path, inline):
+    moengage, neighbour = MoEngage(), DiskSpool(tmp_path)
+    async with make_client(moengage, batching=BatchPolicy(linger=60), spool=DiskSpool(tmp_path)) as client:
+        client.track_impression(CONTEXT, customer_id="john")
+        client.track_impression(CONTEXT, customer_id="jane")
+        await neighbour.open()
+        await neighbour.forget(b'"john"')
+        await anyio.sleep(1)
+        await neighbour.aclose()
+        report = await client.flush()
+    assert list(moengage.by_customer()) == ["jane"]
+    assert (report.forgotten, report.delivered, report.pending) == (1, 1, 0)
+
+
 @LATE
 async def test_an_event_that_waits_for_its_next_try_is_forgotten_by_another_process(tmp_path, inline):
     down = True

@@ -13,9 +13,11 @@ import pytest
 from spool.helpers import Bench, entry
 from spool.test_disk_spool import everything, letter, opened, run
 
-from moengage_personalize.spool import SpoolBusyError, SpoolDirectoryError, SpoolSyncError
+from moengage_personalize.spool import SpoolBusyError, SpoolClosedError, SpoolDirectoryError, SpoolSyncError
 from moengage_personalize.spool._dead_letters import DeadLetters
 from moengage_personalize.spool._directory import Directory
+from moengage_personalize.spool._inheritance import Inheritance
+from moengage_personalize.spool._journal import Found
 from moengage_personalize.spool._keeper import Keeper
 from moengage_personalize.spool._thread import JournalThread
 
@@ -132,6 +134,35 @@ async def test_a_letter_that_cannot_be_removed_is_replayed_all_the_same(root, mo
     assert [found for _, found in await spool.replay()] == [entry(1)]
     assert spool.stats().pending == 1
     await spool.aclose()
+
+
+@run
+async def test_a_page_that_is_read_when_the_spool_closes_is_left_to_the_next(root, monkeypatch):
+    bench = Bench(root)
+    bench.append(entry(1))
+    bench.kill()
+    spool = await opened(root)
+    begun, go, read_page = threading.Event(), threading.Event(), Inheritance.read_page
+
+    def slowly(inheritance: Inheritance, limit: int) -> Found | None:
+        begun.set()
+        assert go.wait(5)
+        return read_page(inheritance, limit)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Inheritance, "read_page", slowly)
+        reading, thread = asyncio.create_task(everything(spool)), spool._thread._thread
+        await asyncio.to_thread(begun.wait, 5)
+        closing = asyncio.create_task(spool.aclose())
+        await asyncio.sleep(0)
+        go.set()
+        thread.join(5)  # the page is read, and its file is closed, before this loop turns again
+        with pytest.raises(SpoolClosedError):
+            await reading
+        await closing
+    again = await opened(root)
+    assert [found for _, found in await everything(again)] == [entry(1)]
+    await again.aclose()
 
 
 # -- dead letters --------------------------------------------------------------------
@@ -333,10 +364,15 @@ async def test_a_child_that_is_forked_while_the_spool_closes_does_not_keep_it_lo
         patched.setattr(Keeper, "close", slowly)
         closing = asyncio.create_task(spool.aclose())
         await asyncio.to_thread(begun.wait, 5)
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(writing, b"!")
             signal.pause()
             os._exit(0)
+        assert os.read(reading, 1) == b"!"  # by now it has let go
+        os.close(reading)
+        os.close(writing)
         go.set()
         await closing
     try:
