@@ -46,6 +46,30 @@ def heir_of(root, **options):
     return bench, found
 
 
+# -- dying in the middle -------------------------------------------------------
+
+
+def test_at_no_line_of_an_append_is_there_a_marker_before_its_record(root):
+    bench = Bench(root)
+    bench.append(entry(1))
+    segment = bench.journal.active
+    at, states = segment.tail, set()
+
+    def look(*_: object):
+        marked = os.pread(segment.fd, len(segment.marker), at) == segment.marker
+        states.add((marked, len(segment.page(f.RECORDS_AT, limit=9).frames)))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        bench.journal.append(entry(2))
+    finally:
+        sys.settrace(before)
+    assert states == {(False, 1), (True, 2)}
+    bench.close()
+
+
 # -- damage -------------------------------------------------------------------
 
 
