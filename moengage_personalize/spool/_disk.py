@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import count
 
 from ._dead_letters import DeadLetters, chosen
 from ._directory import directory_at
@@ -72,6 +73,7 @@ class DiskSpool:
         self._segment_bytes = segment_bytes
         self._sync_interval = sync_interval
         self._bounds = max_dead_letters, max_dead_letter_bytes
+        self._numbers = count(1)  # goes on when it is opened again: an old ticket must not mean a new record
         self._thread: JournalThread | None = None
         self._state = "new"
         self._closing: asyncio.Future[None] | None = None
@@ -295,7 +297,7 @@ class DiskSpool:
         self._home = home = directory_at(self._path)
         self._tombstones = Tombstones(SharedLog(home, "tombstones", Kind.TOMBSTONE))
         letters = DeadLetters(SharedLog(home, "dead-letters", Kind.LETTER), *self._bounds)
-        self._keeper = Keeper(home, self._segment_bytes, self._max_bytes, self._tombstones, letters)
+        self._keeper = Keeper(home, self._segment_bytes, self._max_bytes, self._tombstones, letters, self._numbers)
         self._journal = self._keeper.journal = Journal(
             segment_bytes=self._segment_bytes,
             create=self._keeper.make_inline,

@@ -16,10 +16,10 @@ Invariants:
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import count, islice
+from itertools import islice
 from typing import ParamSpec
 
-from attrs import Factory, define, field
+from attrs import define, field
 
 from ._chores import carries, is_straggling, scrubs
 from ._dead_letters import DeadLetters, chosen
@@ -47,10 +47,10 @@ class Keeper:
     max_bytes: int
     tombstones: Tombstones
     letters: DeadLetters
+    numbers: Iterator[int]
     journal: Journal = field(init=False)
     inheritance: Inheritance = field(init=False)
     lock: Lock | None = None
-    numbers: Iterator[int] = Factory(lambda: count(1))
     buried: int = 0
     evicted: int = 0
     syncs: int = 0

@@ -165,6 +165,20 @@ async def test_a_page_that_is_read_when_the_spool_closes_is_left_to_the_next(roo
     await again.aclose()
 
 
+@run
+async def test_a_ticket_of_an_earlier_opening_settles_nothing(root):
+    spool = await opened(root)
+    old = spool.append(entry(1))
+    spool.settle([old])
+    await spool.aclose()
+    await spool.open()
+    spool.append(entry(2))
+    spool.settle([old])
+    assert await spool.read([old]) == [None]
+    assert spool.stats().pending == 1
+    await spool.aclose()
+
+
 # -- dead letters --------------------------------------------------------------------
 
 
