@@ -7,7 +7,7 @@ import pytest
 from support.inline_spool import InlineThread
 from support.moengage import CONTEXT, MoEngage, accepted, error, make_client
 
-from moengage_personalize import BatchPolicy, Effects, PersonalizeError
+from moengage_personalize import BatchPolicy, Effects, PersonalizeError, event_uuid_for
 from moengage_personalize.spool import DiskSpool, _disk
 
 pytestmark = pytest.mark.anyio
@@ -167,3 +167,17 @@ async def test_a_clock_that_is_set_back_and_forth_loses_nothing_that_is_spooled(
             client.track_impression(CONTEXT, customer_id="john")
             wall[0] += jump
         assert (await client.flush()).delivered == 3
+
+
+async def test_an_event_that_is_offered_again_before_it_is_recovered_is_sent_once_and_leaves_no_file(tmp_path):
+    down, up = MoEngage(events=lambda body: error(503)), MoEngage()
+    async with make_client(down, spool=DiskSpool(tmp_path)) as client:
+        client.track_impression(CONTEXT, customer_id="john", event_uuid=event_uuid_for("a page"))
+        await client.aclose(0)
+    async with make_client(up, spool=DiskSpool(tmp_path)) as client:
+        client.track_impression(CONTEXT, customer_id="john", event_uuid=event_uuid_for("a page"))
+        await anyio.sleep(1)
+        report = await client.flush()
+        assert (report.accepted, report.recovered, report.delivered) == (1, 0, 1)
+    assert up.uuids == [event_uuid_for("a page")]
+    assert not [*tmp_path.glob("*.seg"), *tmp_path.glob("*.lock")]

@@ -719,3 +719,15 @@ def test_the_first_sync_of_a_segment_is_of_the_file_and_of_its_name(root, monkey
     bench.sync()
     assert synced == ["file", "directory", "file"]
     bench.kill()
+
+
+def test_an_adopted_segment_stays_until_it_is_read_to_its_end_whatever_is_settled_meanwhile(root, dead):
+    heir = Bench(root)
+    heir.keeper.adopt()
+    found = heir.keeper.inheritance.read_page(1)
+    ((ticket, first),) = heir.journal.take(found)
+    heir.journal.settle([ticket])
+    heir.cycle()
+    assert dead.exists()
+    assert [first, *(one for _, one in heir.recover())] == [entry(1), entry(2), entry(3)]
+    heir.kill()
