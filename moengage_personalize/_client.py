@@ -461,11 +461,22 @@ class AsyncPersonalizeClient:
         """Returns when everything accepted so far would survive a power cut. Without a spool: at once.
 
         Raises:
-            SpoolError: The disk refuses; what is journaled still survives the end of the process.
+            SpoolError: The disk refuses, or some of it is in memory only, since the spool could not take it; what is
+                journaled still survives the end of the process.
         """
         self._life.check()
         if self._spool is not None and self._engine is not None:
+            exposed = self._exposed
             await self._spool.sync()
+            if exposed and self._exposed:  # else what was exposed before is delivered
+                from .spool import SpoolError
+
+                raise SpoolError(f"spool: {self._exposed} accepted events are in memory only: it could not take them")
+
+    @property
+    def _exposed(self) -> int:
+        """Events that would end with the process."""
+        return self._buffer.pending - self._buffer.spooled
 
     async def replay(self, event_uuids: Sequence[str] | None = None) -> int:
         """Takes dead letters on again: events that MoEngage rejected and the spool kept. Returns how many.
@@ -473,15 +484,15 @@ class AsyncPersonalizeClient:
         Args:
             event_uuids: Which; None: all.
 
+        Cancelling the wait does not stop it: an event is a dead letter or pending, whoever leaves.
+
         Raises:
             SpoolError: The spool cannot be read.
         """
         self._life.check()
         if self._engine is None or self._engine.spooling is None:
             return 0
-        taken = await self._engine.spooling.replay(event_uuids)
-        self._engine.pump.wake()
-        return taken
+        return await self._engine.replay(self._engine.spooling, event_uuids)
 
     def pause(self) -> None:
         """Stops sending and fetching at once. What is waiting stays; new events are not taken on."""

@@ -7,6 +7,7 @@ Invariant: what is returned fits a header, and no frame, message or chain of an 
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
@@ -27,6 +28,11 @@ async def current_api_key(api_key: Secret | Callable[[], str | Awaitable[str]]) 
         key = Secret.of(await supplied if inspect.isawaitable(supplied) else supplied)
     except Exception as error:
         raise ConfigurationError(f"the api_key callable raised {type(error).__name__}") from None
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is None or task.cancelling():
+            raise
+        # What it waited for was cancelled, not we: raised on, this would end the background as if somebody had asked.
+        raise ConfigurationError("the api_key callable was cancelled") from None
     finally:
         supplied = ""  # the frame of an error below must not hold the key
     if not key.fits_header():

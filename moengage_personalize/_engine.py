@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
 from functools import cache
 from math import inf
@@ -183,6 +183,18 @@ class Engine:
             detail=f"fetching is suspended, but for probes: {trouble}",
         )
 
+    async def replay(self, spooling: Spooling, event_uuids: Sequence[str] | None) -> int:
+        """Takes dead letters on again. Cancelling the wait does not stop it, lest one is neither dead nor pending.
+
+        Raises:
+            SpoolError: The spool cannot be read or written.
+        """
+        replaying = asyncio.get_running_loop().create_task(spooling.replay(event_uuids), context=Context())
+        replaying.add_done_callback(_heard)
+        await asyncio.wait([replaying])
+        self.pump.wake()
+        return replaying.result()
+
     async def _known_keys(self) -> ExperiencesMetadata:
         return await self.metadata(None, anyio.current_time() + METADATA_TIMEOUT)
 
@@ -210,6 +222,12 @@ def _spooling(spool: Spool, buffer: Buffer, effects: Effects) -> Spooling:
     from ._spooling import Spooling  # and all that a spool needs: only for those who have one
 
     return Spooling(spool, buffer, effects.wall)
+
+
+def _heard(task: asyncio.Task[int]) -> None:
+    """Its exception is nobody's, if whoever waited has left."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _quietly(close: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -27,6 +27,7 @@ requests (one more if it has attributes) and is the only loss.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Final, assert_never
 
@@ -210,6 +211,16 @@ class Delivery:
                 self._unavailable(piece, answer, now, jitter)
             case _:
                 assert_never(answer)
+
+    def forget(self, is_forgotten: Callable[[Record], bool]) -> None:
+        """Gives up what is not to be sent again; to be called between an answer and the next request."""
+        for piece in (*self._stack, *self._aside):
+            forgotten = tuple(filter(is_forgotten, piece.batch.records))
+            if forgotten:
+                piece.batch = piece.batch.only(set(piece.batch.records) - set(forgotten))
+                piece.sibling = None  # what is left is not what was refused
+                self._settled.append(Settle(forgotten, Fate.FORGOTTEN))
+        self._aside = [piece for piece in self._aside if piece.batch.elements]
 
     # ── before a request ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -32,12 +32,13 @@ class DeadLetters:
         """Keep these, durably, in place of older ones of the same events; answers how many had to leave."""
         bodies = {letter.entry.event_uuid: encode_letter(letter) for letter in letters}
         with self.log.locked() as log:
-            found = log.frames()
+            records = log.records()
+            found = [frame for frame in records if not frame.settled]
             replaced = [frame for frame in found if _event_of(frame) in bodies]
             before = [frame for frame in found if frame not in replaced]
-            everything = [*before, *(Frame(0, settled=False, body=body) for body in bodies.values())]
-            kept = self._kept(everything)
-            if len(everything) > 2 * self.limit or _bytes(everything) > 2 * self.limit_bytes:
+            kept = self._kept([*before, *(Frame(0, settled=False, body=body) for body in bodies.values())])
+            added = sum(map(len, bodies.values()))
+            if len(records) + len(bodies) > 2 * self.limit or log.size() + added > 2 * self.limit_bytes:
                 log.rewrite([frame.body for frame in kept])
             else:
                 log.append(list(bodies.values()))
@@ -45,16 +46,15 @@ class DeadLetters:
         return len(self._kept(before)) + len(bodies) - len(kept)
 
     def remove(self, matches: Callable[[DeadLetter], bool], *, erase: bool = False) -> int:
-        """Drop the letters that match; with `erase`, their bytes leave the disk too."""
-        removed = []
+        """Drop the letters that match; with `erase`, their bytes and those of earlier ones leave the disk too."""
         with self.log.locked() as log:
-            frames = log.frames()
-            for frame in frames:
-                letter = decode_letter(frame.body)
-                if letter is not None and matches(letter):
-                    removed.append(frame)
-            if erase and removed:
-                log.rewrite([frame.body for frame in frames if frame not in removed])
+            records = log.records()
+            matching = [
+                frame for frame in records if (letter := decode_letter(frame.body)) is not None and matches(letter)
+            ]
+            removed = [frame for frame in matching if not frame.settled]
+            if erase and matching:
+                log.rewrite([frame.body for frame in records if not frame.settled and frame not in removed])
             elif removed:
                 log.settle(removed)
         return len(removed)
@@ -78,7 +78,3 @@ def chosen(event_uuids: Collection[str] | None) -> Callable[[DeadLetter], bool]:
 def _event_of(frame: Frame) -> str | None:
     letter = decode_letter(frame.body)
     return None if letter is None else letter.entry.event_uuid
-
-
-def _bytes(frames: Sequence[Frame]) -> int:
-    return sum(len(frame.body) for frame in frames)

@@ -13,11 +13,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import count
 
 from ._dead_letters import DeadLetters, chosen
 from ._directory import directory_at
-from ._errors import SpoolClosedError, SpoolSyncError
+from ._errors import SpoolClosedError, SpoolError, SpoolSyncError
 from ._format import Kind
 from ._inheritance import Inheritance
 from ._journal import Chore, Journal
@@ -71,6 +73,7 @@ class DiskSpool:
         self._segment_bytes = segment_bytes
         self._sync_interval = sync_interval
         self._bounds = max_dead_letters, max_dead_letter_bytes
+        self._numbers = count(1)  # goes on when it is opened again: an old ticket must not mean a new record
         self._thread: JournalThread | None = None
         self._state = "new"
         self._closing: asyncio.Future[None] | None = None
@@ -96,7 +99,7 @@ class DiskSpool:
             await asyncio.shield(self._closing)  # a closing whose caller was cancelled
         self._start_over()
         self._loop = asyncio.get_running_loop()
-        self._thread = thread = JournalThread(self._tick, self._sync_interval)
+        self._thread = thread = JournalThread(self._tick, self._sync_interval, self._keeper.close)
         thread.start()
         _alive.add(self)
         try:
@@ -188,6 +191,7 @@ class DiskSpool:
         while True:
             async with self._reading:
                 found = await self._opened().call(self._keeper.inheritance.read_page, page)
+                self._opened()  # closed meanwhile, its files are let go of
                 batch = self._journal.take(found) if found else []
             if found is None:
                 return
@@ -247,7 +251,7 @@ class DiskSpool:
         letter.
 
         Raises:
-            SpoolError: They could not be read, written or synced.
+            SpoolError: They could not be read, written or synced, and are dead letters still.
         """
         wanted = None if event_uuids is None else frozenset(event_uuids)
         matches = chosen(wanted)
@@ -257,8 +261,13 @@ class DiskSpool:
             if matches(letter) and (ticket := self.append(letter.entry)) is not None
         ]
         if pending:
-            await self.sync()
-            await self.discard(entry.event_uuid for _, entry in pending)
+            try:
+                await self.sync()
+            except BaseException:
+                self.settle(ticket for ticket, _ in pending)  # they are dead letters as before
+                raise
+            with suppress(SpoolError):  # the worst that comes of it is a letter whose event is delivered
+                await self.discard(entry.event_uuid for _, entry in pending)
         return pending
 
     async def discard(self, event_uuids: Iterable[str] | None = None) -> int:
@@ -301,11 +310,11 @@ class DiskSpool:
         self._home = home = directory_at(self._path)
         self._tombstones = Tombstones(SharedLog(home, "tombstones", Kind.TOMBSTONE))
         letters = DeadLetters(SharedLog(home, "dead-letters", Kind.LETTER), *self._bounds)
-        self._keeper = Keeper(home, self._segment_bytes, self._max_bytes, self._tombstones, letters)
+        self._keeper = Keeper(home, self._segment_bytes, self._max_bytes, self._tombstones, letters, self._numbers)
         self._journal = self._keeper.journal = Journal(
             segment_bytes=self._segment_bytes,
             create=self._keeper.make_inline,
-            wake=self._wake,
+            wake=partial(_wake, weakref.ref(self)),
             covers=self._tombstones.covers,
         )
         self._keeper.inheritance = Inheritance(home, self._journal, self._keeper.numbers)
@@ -320,10 +329,6 @@ class DiskSpool:
         if self._thread is None:
             raise SpoolClosedError(f"spool: it is {self._state}, not open")
         return self._thread
-
-    def _wake(self) -> None:
-        if self._thread is not None:
-            self._thread.wake()
 
     def _tick(self) -> None:
         """In the spool's thread. Not before it is open: housekeeping would claim a lock that `open` then forgets."""
@@ -365,12 +370,16 @@ class DiskSpool:
             leaves = self._keeper.sync()
         except SpoolSyncError as failure:
             error = failure
+        except Exception as failure:  # a bug must not leave callers waiting
+            error = SpoolSyncError(f"spool: syncing failed with {type(failure).__name__}")
+            raise
         else:
             if leaves:
                 tell(self._loop, partial(self._accept, leaves))
-        for waiter in waiting:
-            answer = partial(fail, waiter, error) if error else partial(succeed, waiter, None)
-            tell(self._loop, answer)
+        finally:
+            for waiter in waiting:
+                answer = partial(fail, waiter, error) if error else partial(succeed, waiter, None)
+                tell(self._loop, answer)
 
     def _answer_syncs(self, error: SpoolClosedError) -> None:
         while self._syncing:
@@ -378,24 +387,35 @@ class DiskSpool:
 
     def _close(self) -> None:
         """The last thing in the spool's thread."""
-        self._keeper.close()
-        self._answer_syncs(SpoolClosedError("spool: closed"))
-        if self._closing is not None:
-            tell(self._loop, partial(succeed, self._closing, None))
+        try:
+            self._keeper.close()
+        finally:
+            self._answer_syncs(SpoolClosedError("spool: closed"))
+            if self._closing is not None:
+                tell(self._loop, partial(succeed, self._closing, None))
 
     def _abandon(self) -> None:
         """In a forked child: let go of the parent's files without touching them."""
-        if self._thread is None:
-            return
         journal, keeper = self._journal, self._keeper
+        if self._thread is None and not keeper.locks():
+            return
         for segment in {*journal.segments.values(), *journal.spares, *journal.retired}:
-            segment.close()
+            with suppress(OSError):  # the parent's thread may have been closing it
+                segment.close()
         for lock in keeper.locks():
-            os.close(lock.fd)
+            with suppress(OSError):
+                os.close(lock.fd)
         self._home.close()
         self._thread = None
         self._state = "forked"
         self._start_over()
+
+
+def _wake(spool: "weakref.ref[DiskSpool]") -> None:
+    """Refers to it weakly, since its thread refers to the journal."""
+    alive = spool()
+    if alive is not None and alive._thread is not None:  # noqa: SLF001 - this class's own
+        alive._thread.wake()  # noqa: SLF001
 
 
 _alive: "weakref.WeakSet[DiskSpool]" = weakref.WeakSet()

@@ -7,6 +7,7 @@ Invariant: an entry leaves the disk only through its mark. A file that cannot be
 newer version or a luckier process, and counted.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterator
 
@@ -84,7 +85,12 @@ class Inheritance:
         if lock is None:
             self.living += 1
             return
-        found = [segment for name in self._strange(lock) if (segment := self._adopted(lock, name))]
+        try:
+            found = [segment for name in self._strange(lock) if (segment := self._adopted(lock, name))]
+        except BaseException:
+            if owner not in self.held:
+                os.close(lock.fd)  # else nobody could adopt it any more while we live, ourselves included
+            raise
         if owner not in self.held:
             if not found:
                 self.directory.release(lock)

@@ -16,20 +16,20 @@ Invariants:
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from itertools import count, islice
+from itertools import islice
 from typing import ParamSpec
 
-from attrs import Factory, define, field
+from attrs import define, field
 
 from ._chores import carries, is_straggling, scrubs
 from ._dead_letters import DeadLetters, chosen
 from ._directory import Directory, Lock
 from ._errors import SpoolError, SpoolFullError, SpoolSyncError, explain, speaking_of
-from ._format import RECORDS_AT, HeaderFault, read_header
+from ._format import HeaderFault
 from ._inheritance import Inheritance, pending_entry
 from ._journal import Chore, Journal, Leave
 from ._nouns import DeadLetter, Entry, Ticket
-from ._records import newest_of
+from ._records import header_of, newest_of
 from ._segment import Segment, create_segment
 from ._tombstones import Tombstones
 
@@ -47,10 +47,10 @@ class Keeper:
     max_bytes: int
     tombstones: Tombstones
     letters: DeadLetters
+    numbers: Iterator[int]
     journal: Journal = field(init=False)
     inheritance: Inheritance = field(init=False)
     lock: Lock | None = None
-    numbers: Iterator[int] = Factory(lambda: count(1))
     buried: int = 0
     evicted: int = 0
     syncs: int = 0
@@ -58,6 +58,7 @@ class Keeper:
     _trouble: str | None = None
     _names_changed: bool = False
     _full: bool = False
+    _forgetting: bool = False  # tombstones have come for which our segments were not looked through to the end
 
     def open(self) -> None:
         """Become an owner and prepare the first spare. Raises `SpoolError`; a full disk is no error."""
@@ -140,6 +141,7 @@ class Keeper:
         self.adopt()
         with speaking_of("write a tombstone"):
             until = max(now, newest_of(self.directory, customer))  # the clock may have been set back
+            self._forgetting = True  # whoever asked may have gone when this returns, with what there is to scrub
             self.tombstones.add(customer, until, now, self._oldest)
             self.tombstones.refresh()
         with speaking_of("remove dead letters"):
@@ -202,8 +204,9 @@ class Keeper:
         for segment in list(journal.segments.values()):
             segment.doom()
         journal.active, journal.accepting = None, False
-        while journal.spares:
-            journal.spares.pop().close()
+        with suppress(IndexError):  # the event loop's thread may take the last one
+            while True:
+                journal.spares.pop().close()
         self.directory.close()
         lost, self.lock = self.lock, None
         if lost:
@@ -274,8 +277,10 @@ class Keeper:
         return None if frame is None else pending_entry(frame)
 
     def _honour(self) -> Iterator[Chore]:
-        if self.tombstones.refresh():
+        self._forgetting |= self.tombstones.refresh()
+        if self._forgetting:
             yield from scrubs(list(self.journal.segments.values()), self.tombstones.covers)
+            self._forgetting = False
 
     def _stragglers(self, now: float) -> Iterator[Chore]:
         """Chores that empty old segments: the doomed ones, and those which a few events keep on the disk."""
@@ -292,12 +297,11 @@ class Keeper:
         oldest = float("inf")
         for owner in self.directory.owners():
             for name in self.directory.segments_of(owner):
-                fd = self.directory.open_file(name)
                 try:
-                    header = read_header(os.pread(fd, RECORDS_AT, 0))
-                finally:
-                    os.close(fd)
-                if header is HeaderFault.BLANK:
+                    header = header_of(self.directory, name)
+                except OSError:
+                    return None
+                if header is HeaderFault.BLANK:  # or gone
                     continue
                 if isinstance(header, HeaderFault):
                     return None

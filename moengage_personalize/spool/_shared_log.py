@@ -46,6 +46,7 @@ class SharedLog:
     def locked(self) -> Iterator["OpenLog"]:
         """Read and change it. Raises `OSError`, `SpoolBusyError`, `SpoolFormatError`."""
         with self.directory.exclusively(self.name, self._attempts()) as fd:
+            self.directory.remove(f"{self.name}.new")  # of one who died while shortening it: people may be in there
             if os.fstat(fd).st_size == 0:
                 os.pwrite(fd, header_area(Header(self.kind, os.urandom(8))), 0)
                 os.fsync(fd)
@@ -101,14 +102,21 @@ class OpenLog:
 
     def frames(self) -> list[Frame]:
         """The pending records."""
-        size = os.fstat(self.fd).st_size
+        return [frame for frame in self.records() if not frame.settled]
+
+    def records(self) -> list[Frame]:
+        """All records: those that count no more are there until the next rewriting."""
+        size = self.size()
         data = os.pread(self.fd, size, RECORDS_AT)
-        page = scan(data, self.header.marker, base=RECORDS_AT, size=RECORDS_AT + len(data), limit=len(data))
-        return [frame for frame in page.frames if not frame.settled]
+        return scan(data, self.header.marker, base=RECORDS_AT, size=RECORDS_AT + len(data), limit=len(data)).frames
+
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return os.fstat(self.fd).st_size
 
     def append(self, bodies: Sequence[bytes]) -> None:
         """Add records, durably, or (no room) none of them."""
-        end = os.fstat(self.fd).st_size
+        end = self.size()
         data = b"".join(framed(body, self.header.marker) for body in bodies)
         try:
             _write(self.fd, data, max(padded(end), RECORDS_AT))
@@ -128,7 +136,6 @@ class OpenLog:
     def rewrite(self, bodies: Sequence[bytes]) -> None:
         """Replace all records; this must be the last thing done under this lock."""
         directory, temporary = self.log.directory, f"{self.log.name}.new"
-        directory.remove(temporary)
         fd = directory.create(temporary)
         try:
             data = header_area(self.header) + b"".join(framed(body, self.header.marker) for body in bodies)

@@ -615,6 +615,18 @@ def test_what_comes_back_from_the_spool_keeps_within_the_bounds_and_in_order(bou
     assert [number for request in sent for number in request] == list(range(20))
 
 
+def test_while_some_are_spilled_newcomers_wait_behind_them_though_there_is_room():
+    buffer, journal = journaling(BatchPolicy(max_pending=2))
+    for number in range(4):
+        offer(buffer, number)
+    batch = buffer.take(WALL)
+    buffer.settle(list(batch.records), Fate.DELIVERED)
+    assert buffer.in_memory == 0
+    offer(buffer, 4)
+    assert buffer.in_memory == 0
+    assert [number for request in deliver(buffer, journal) for number in request] == [2, 3, 4]
+
+
 def test_an_event_that_expires_on_its_way_hands_its_attributes_to_the_next_one_if_there_is_room():
     policy = BatchPolicy(max_bytes=4_096, max_pending_bytes=4_096, max_actions=1)
     buffer = filled(0, policy=policy, attributes={"a": "x" * 1_000})

@@ -4,7 +4,7 @@ from math import ceil, inf, log2
 
 import pytest
 from core.driving import ROOMY, Course, Server, batch_of
-from core.kit import NOW, WALL, numbers, offer, said
+from core.kit import NOW, WALL, number_of, numbers, offer, said
 from hypothesis import given, settings, strategies as st
 
 from moengage_personalize import DropReason, RetryPolicy
@@ -527,6 +527,37 @@ def test_a_half_that_lost_its_poison_to_time_accuses_nobody():
     course = Course(buffer.take(WALL), server, time_to_live=30.0).run()
     assert server.requests == [[0, 1, 2, 3], [0, 1], [1], [2, 3]]
     assert course.met(Fate.DROPPED) == {0}
+
+
+@given(course=courses(), steps=st.integers(0, 40), forgotten=st.sets(st.integers(0, 23), max_size=6))
+@settings(max_examples=300)
+def test_what_is_forgotten_on_the_way_is_never_sent_again_and_the_rest_goes_on(course, steps, forgotten):
+    for _ in range(steps):
+        course.step()
+        if course.done or course.now == inf:
+            break
+    course.settle_down()
+    forgotten = forgotten & set(numbers(course.batch)) - set(course.fates)
+    before = len(course.server.requests)
+    course.delivery.forget(lambda record: number_of(record.event_uuid) in forgotten)
+    course.delivery.forget(lambda record: number_of(record.event_uuid) in forgotten)  # again: there is nothing left
+    course.run(requests=400)
+    check(course)
+    assert course.met(Fate.FORGOTTEN) == forgotten
+    assert not any(forgotten & set(request) for request in course.server.requests[before:])
+    if course.done:
+        assert set(course.fates) == set(numbers(course.batch))
+
+
+def test_a_half_whose_poison_was_forgotten_accuses_nobody():
+    course = Course(batch_of(0, 1, 2, 3), Server(poison=[3], moods=[Refused(400), Unavailable(503)]))
+    while len(course.server.requests) < 2:
+        course.step()
+    course.delivery.forget(lambda record: number_of(record.event_uuid) == 0)
+    course.delivery.forget(lambda record: number_of(record.event_uuid) == 3)
+    course.run()
+    assert course.server.requests == [[0, 1, 2, 3], [0, 1], [1], [2]]
+    assert (course.met(Fate.DELIVERED), course.met(Fate.FORGOTTEN)) == ({1, 2}, {0, 3})
 
 
 def test_a_batch_of_which_everybody_was_forgotten_is_done():

@@ -5,7 +5,7 @@ import pytest
 from support.moengage import CONTEXT, MoEngage, accepted, error, make_client
 
 from moengage_personalize import Admission, BatchPolicy, PersonalizeError, event_uuid_for
-from moengage_personalize.spool import DiskSpool
+from moengage_personalize.spool import DiskSpool, SpoolError
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_loops]  # the spool has a thread, so the clock must not jump
 
@@ -150,3 +150,61 @@ async def test_flushing_ends_with_the_client_although_the_events_stay(tmp_path):
                 await anyio.sleep(0.05)
                 await client.aclose(0.05)
     assert client.last_report.spooled == 1
+
+
+async def test_journaled_raises_while_something_is_in_memory_only(tmp_path):
+    broken = True
+    moengage = MoEngage(events=lambda body: error(503) if broken else accepted())
+    spool = DiskSpool(tmp_path, max_bytes=8_192, segment_bytes=4_096)
+    async with make_client(moengage, spool=spool, batching=BatchPolicy(linger=0)) as client:
+        client.track_click(CONTEXT, customer_id="john")
+        await client.journaled()
+        for _ in range(30):
+            assert client.track_click(CONTEXT, customer_id="john") is Admission.ACCEPTED
+        assert client.stats().spooled < client.stats().pending == 31
+        with pytest.raises(SpoolError, match="memory"):
+            await client.journaled()
+        broken = False
+        await client.flush()
+        await client.journaled()
+
+
+async def test_a_replay_whose_caller_leaves_goes_on(tmp_path):
+    picky = True
+    moengage = MoEngage(events=lambda body: error(400) if picky and "poison" in str(body) else accepted())
+    spool = DiskSpool(tmp_path)
+    async with make_client(moengage, spool=spool) as client:
+        client.track_impression(CONTEXT, customer_id="jane")
+        client.track_impression(CONTEXT, customer_id="poison")
+        await client.flush()
+        with anyio.fail_after(10):
+            while not await spool.dead_letters():
+                await anyio.sleep(0.001)
+        picky = False
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.replay)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            while client.stats().replayed == 0:
+                await anyio.sleep(0.001)
+        report = await client.flush()
+        assert (report.replayed, report.delivered, report.pending) == (1, 2, 0)
+        assert await spool.dead_letters() == []
+        assert spool.stats().pending == 0
+
+
+async def test_a_replay_that_fails_after_its_caller_has_left_is_nobodys_trouble(tmp_path, monkeypatch):
+    spool = DiskSpool(tmp_path)
+
+    async def failing(event_uuids=None):
+        await anyio.sleep(0.01)
+        raise SpoolError("spool: cannot read dead letters")
+
+    monkeypatch.setattr(spool, "replay", failing)
+    async with make_client(spool=spool) as client:
+        with pytest.raises(SpoolError):
+            await client.replay()
+        with anyio.move_on_after(0.001):
+            await client.replay()
+        await anyio.sleep(0.05)

@@ -46,6 +46,30 @@ def heir_of(root, **options):
     return bench, found
 
 
+# -- dying in the middle -------------------------------------------------------
+
+
+def test_at_no_line_of_an_append_is_there_a_marker_before_its_record(root):
+    bench = Bench(root)
+    bench.append(entry(1))
+    segment = bench.journal.active
+    at, states = segment.tail, set()
+
+    def look(*_: object):
+        marked = os.pread(segment.fd, len(segment.marker), at) == segment.marker
+        states.add((marked, len(segment.page(f.RECORDS_AT, limit=9).frames)))
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        bench.journal.append(entry(2))
+    finally:
+        sys.settrace(before)
+    assert states == {(False, 1), (True, 2)}
+    bench.close()
+
+
 # -- damage -------------------------------------------------------------------
 
 
@@ -248,6 +272,49 @@ def test_settled_segments_leave_while_running(root):
     assert many > 8
     assert len(segments(root)) <= 2
     bench.close()
+
+
+def test_a_lock_whose_file_has_lost_its_name_meanwhile_is_none(root, monkeypatch):
+    """The last heir removed it between our opening and our locking: another may hold a new one under that name."""
+    bench, owner = Bench(root), "0" * 16
+    flock = type(bench.keeper.directory)._flock
+
+    def after_the_last_heir(directory, fd):
+        (root / f"{owner}.lock").unlink()
+        return flock(directory, fd)
+
+    with monkeypatch.context() as racing:
+        racing.setattr(type(bench.keeper.directory), "_flock", after_the_last_heir)
+        assert bench.keeper.directory.lock(owner) is None
+    lock = bench.keeper.directory.lock(owner)
+    assert lock is not None
+    bench.keeper.directory.release(lock)
+    bench.close()
+
+
+def test_a_file_with_holes_is_filled_before_it_is_mapped(root, dead):
+    """A copied or truncated file may have some, and a store to one on a full disk would be a SIGBUS."""
+    os.truncate(dead, 4_096)
+    os.truncate(dead, 1 << 20)
+    assert dead.stat().st_blocks * 512 < 1 << 20
+    heir, found = heir_of(root)
+    assert found == [entry(1), entry(2), entry(3)]
+    assert dead.stat().st_blocks * 512 >= 1 << 20
+    heir.kill()
+
+
+def test_a_file_whose_holes_cannot_be_filled_is_left_alone_until_they_can(root, dead, monkeypatch):
+    os.truncate(dead, 1 << 20)
+    heir = Bench(root)
+    with monkeypatch.context() as full:
+
+        def no_room(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full.setattr(os, "posix_fallocate", no_room)
+        assert heir.entries() == []
+    assert heir.entries() == [entry(1), entry(2), entry(3)]
+    heir.kill()
 
 
 def test_an_owner_that_was_taken_for_dead_at_birth_takes_another_name(root, monkeypatch):
@@ -659,3 +726,15 @@ def test_the_first_sync_of_a_segment_is_of_the_file_and_of_its_name(root, monkey
     bench.sync()
     assert synced == ["file", "directory", "file"]
     bench.kill()
+
+
+def test_an_adopted_segment_stays_until_it_is_read_to_its_end_whatever_is_settled_meanwhile(root, dead):
+    heir = Bench(root)
+    heir.keeper.adopt()
+    found = heir.keeper.inheritance.read_page(1)
+    ((ticket, first),) = heir.journal.take(found)
+    heir.journal.settle([ticket])
+    heir.cycle()
+    assert dead.exists()
+    assert [first, *(one for _, one in heir.recover())] == [entry(1), entry(2), entry(3)]
+    heir.kill()

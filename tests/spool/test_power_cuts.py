@@ -337,3 +337,25 @@ def test_of_two_copies_the_one_that_is_handed_out_first_is_durable(root, disk, t
     assert last.journal.retired
     last.kill()
     assert stranded <= {one.event_uuid for one in after_a_cut(disk, tmp_path)}
+
+
+def test_of_two_copies_one_of_them_in_doubt_the_other_is_handed_out_first(root, disk, tmp_path):
+    dead = Bench(root)
+    dead.append(entry(1))
+    disk.failing = True
+    with pytest.raises(SpoolSyncError):
+        dead.sync()
+    disk.failing = False
+    dead.cycle()  # writes it anew
+    assert dead.journal.carried == 1
+    dead.keeper._sync_all()
+    dead.kill()  # with the copy durable, and the original not yet gone
+    heir = Bench(root)
+    (kept, found), (twin, again) = heir.recover()
+    assert found == again == entry(1)
+    heir.journal.settle([twin])
+    assert not heir.journal.located(kept)[0].doomed
+    for segment in [*heir.journal.segments.values(), *heir.journal.retired]:
+        disk.fsync(segment.fd)  # the marks reach the disk of their own accord
+    heir.kill()
+    assert after_a_cut(disk, tmp_path) == [entry(1)]

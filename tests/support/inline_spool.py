@@ -8,7 +8,7 @@ from collections import deque
 class InlineThread:
     """What `JournalThread` promises, on the event loop that runs when it starts."""
 
-    def __init__(self, tick, interval):
+    def __init__(self, tick, interval, orphaned=None):
         self._tick, self._interval = tick, interval
         self._jobs = deque()
         self._awake = self._due = False
