@@ -1,10 +1,12 @@
 # One entry, for people and for CI. `make` lists the targets. Needed: Python 3.11 or later, make, git.
 #
 # Everything runs in virtual environments that are made here, against the wheel, as a user would install it. Stamps in
-# them keep a second run quick; the wheel is built again when a file of it has changed.
+# them keep a second run quick; the wheel is built again when a file of it has changed. `make PYTHON=python3.13 test` chooses
+# the Python of an environment that is not there yet; `test-on` has one for each.
 
 VENV := .venv
 LOWEST := .venv-lowest
+OTHER := .venv-$(notdir $(PYTHON))
 BIN := $(VENV)/bin
 PIP := -m pip --quiet --quiet --disable-pip-version-check   # errors are shown, warnings are not
 PACKAGE := $(shell find moengage_personalize -name __pycache__ -prune -o -print) _moengage_personalize_pytest.py pyproject.toml README.md LICENSE
@@ -16,7 +18,7 @@ export PYTHONSAFEPATH := 1
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo storefront test lint conformance lowest bench-fetch bench-page bench-track bench-events bench-spool bench-import clean
+.PHONY: help demo storefront test lint conformance lowest test-on bench-fetch bench-page bench-track bench-events bench-spool bench-import clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -60,6 +62,11 @@ conformance: $(VENV)/.conformance ## Real servers, real processes, the wall cloc
 lowest: $(LOWEST)/.test ## The tests again, with the lowest versions that pyproject.toml allows
 	@MOENGAGE_TEST_WHEEL=$(CURDIR)/dist $(LOWEST)/bin/pytest -q -m 'not conformance'
 
+test-on: $(if $(PYTHON),$(OTHER)/.test) ## The tests again, on another Python: make test-on PYTHON=python3.13
+	@$(if $(PYTHON),,echo 'which one? make test-on PYTHON=python3.13' >&2; exit 2)
+	@$(OTHER)/bin/python --version
+	@MOENGAGE_TEST_WHEEL=$(CURDIR)/dist $(OTHER)/bin/pytest -q -m 'not conformance'
+
 # Benchmarks import their neighbours, so they run with their own directory on the path.
 bench-fetch bench-page bench-track bench-events bench-spool bench-import: bench-%: $(VENV)/.bench
 	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/bench_$*.py $(ARGS)
@@ -71,11 +78,11 @@ bench-spool: ## What journaling an event costs, beside its peers
 bench-import: ## What importing it takes, beyond httpx
 
 clean: ## Remove what all of this has made
-	rm -rf $(VENV) $(LOWEST) dist results .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) .venv-python* dist results .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 # ── environments ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-$(VENV)/.made $(LOWEST)/.made:
+$(VENV)/.made $(LOWEST)/.made $(OTHER)/.made:
 	@echo '── making $(@D)'
 	@.ci/venv $(@D)
 	@touch $@
@@ -102,4 +109,10 @@ $(LOWEST)/.test: $(VENV)/.test .ci/lowest.py | $(LOWEST)/.made
 	@$(BIN)/python .ci/lowest.py > $(LOWEST)/constraints.txt
 	@$(LOWEST)/bin/python $(PIP) install --force-reinstall --no-deps dist/*.whl
 	@$(LOWEST)/bin/python $(PIP) install --constraint $(LOWEST)/constraints.txt "$$(ls dist/*.whl)$(EXTRAS)" --group test
+	@touch $@
+
+$(OTHER)/.test: $(VENV)/.wheel | $(OTHER)/.made
+	@echo '── installing it on $(PYTHON)'
+	@$(OTHER)/bin/python $(PIP) install --force-reinstall --no-deps dist/*.whl
+	@$(OTHER)/bin/python $(PIP) install "$$(ls dist/*.whl)$(EXTRAS)" --group test
 	@touch $@

@@ -66,6 +66,8 @@ _FINE = {
     "tls": "the certificate of {} is valid, and from an authority that is trusted here",
 }
 
+_LAX = range(80, 95)  # OpenSSL's, of what only X509_V_FLAG_X509_STRICT asks
+
 
 def _unreachable(step: str, found: Handshake, remedy: str) -> Finding:
     return Finding(step=step, verdict="wrong", evidence=found.error, remedy=remedy, cause="unreachable")
@@ -87,6 +89,11 @@ def _broken_tls(found: Handshake) -> Finding:
             remedy = (
                 "The authority is not trusted here. A private one (a gateway's, the emulator's) is named by"
                 " SSL_CERT_FILE or --ca-file; for MoEngage itself, somebody opens the connection on the way."
+            )
+        case code if code in _LAX:
+            remedy = (
+                "A certificate is not made as RFC 5280 has it, which Python minds from 3.13 on. Have it issued anew, or"
+                " pass the client an ssl_context without ssl.VERIFY_X509_STRICT."
             )
         case 62 | 64:
             remedy = "The certificate is another server's: check the base URL, and who answers there."

@@ -1,10 +1,15 @@
 """`doctor` names the cause: each of the eight, over real TLS, and what it says when it cannot tell."""
 
+import datetime as dt
 import re
 import socket
+import ssl
 
 import pytest
 from cli.kit import dated
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from faults.certificates import Certificates
 from faults.server import FaultServer, ServerConfig, black_hole, refused_port
 
@@ -125,6 +130,50 @@ def test_a_server_with_old_tls_only_is_broken_tls(doctor, monkeypatch, certifica
     with FaultServer(ServerConfig(certificates=str(certificates.directory), tls_maximum="TLSv1_1")) as server:
         here(monkeypatch, server.url, certificates.authority)
         assert doctor()[1] == ["broken-tls"]
+
+
+def home_made(directory):
+    """An authority and a certificate for localhost, without half of what RFC 5280 asks; the second with its key."""
+    day, now = dt.timedelta(days=1), dt.datetime.now(dt.UTC)
+    named = {who: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, who)]) for who in ("at home", "localhost")}
+    keys = {who: ec.generate_private_key(ec.SECP256R1()) for who in named}
+    says = {
+        "at home": x509.BasicConstraints(ca=True, path_length=None),
+        "localhost": x509.SubjectAlternativeName([x509.DNSName("localhost")]),
+    }
+    for who, name in named.items():
+        bare = x509.CertificateBuilder(
+            named["at home"], name, keys[who].public_key(), 1 + len(who), now - day, now + day
+        )
+        signed = bare.add_extension(says[who], critical=False).sign(keys["at home"], hashes.SHA256())
+        (directory / who).write_bytes(
+            keys[who].private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            + signed.public_bytes(serialization.Encoding.PEM)
+        )
+    return directory / "at home", directory / "localhost"
+
+
+def test_a_home_made_certificate_is_refused_by_newer_pythons_only_and_they_say_why(
+    doctor, server, monkeypatch, tmp_path
+):
+    authority, certificate = home_made(tmp_path)
+    server._tls.load_cert_chain(certificate)
+    here(monkeypatch, server.base_url.replace("127.0.0.1", "localhost"), authority)
+    make = ssl.create_default_context
+    for strictly, causes in ((False, []), (True, ["broken-tls"])):
+
+        def context(strictly=strictly, **authorities):
+            context = make(**authorities)
+            lax = context.verify_flags & ~ssl.VERIFY_X509_STRICT
+            context.verify_flags = lax | (ssl.VERIFY_X509_STRICT if strictly else 0)
+            return context
+
+        monkeypatch.setattr(ssl, "create_default_context", context)
+        _, found, steps = doctor()
+        assert found == causes
+    assert "RFC 5280" in steps["tls"]["remedy"]
 
 
 @pytest.mark.parametrize(("ahead", "words"), [(3_600, "behind"), (-3_600, "ahead of")])
