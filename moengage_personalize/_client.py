@@ -140,6 +140,8 @@ class AsyncPersonalizeClient:
 
     async def __aenter__(self) -> Self:
         await self._life.open(self._make_engine)
+        if self._engine is not None:
+            self._engine.radar.expect(self._expected)  # those too that were expected while it was being opened
         return self
 
     async def _make_engine(self) -> Engine | None:
@@ -150,7 +152,7 @@ class AsyncPersonalizeClient:
             self._transport = await asyncio.to_thread(_default_transport, self._ssl_context, self._proxy)
         from ._engine import Engine
 
-        engine = Engine(
+        return Engine(
             self._transport,
             self._settings,
             self._policies,
@@ -161,8 +163,6 @@ class AsyncPersonalizeClient:
             spool=self._spool,
             on_dropped=self._on_dropped,
         )
-        engine.radar.expect(self._expected)
-        return engine
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -121,8 +121,7 @@ class Door:
         """
         if self._before_send is None:
             return self.admit(*_taken_apart(event))
-        agreed = self._ask(event)
-        return Admission.REFUSED if agreed is None else self.admit(*_taken_apart(agreed))
+        return self._admit_agreed(event)
 
     def _ask_and_admit(
         self,
@@ -138,7 +137,7 @@ class Door:
         attributes: Mapping[str, Any] | None = None,
     ) -> Admission:
         """`admit`, if the hook agrees."""
-        agreed = self._ask(
+        return self._admit_agreed(
             Event(
                 action=Action.IMPRESSION if impression else Action.CLICK,
                 experience=experience,
@@ -152,19 +151,25 @@ class Door:
                 attributes=attributes,
             )
         )
-        return Admission.REFUSED if agreed is None else self.admit(*_taken_apart(agreed))
 
-    def _ask(self, event: Event) -> Event | None:
+    def _admit_agreed(self, event: Event) -> Admission:
+        """Takes in what the hook makes of an event. What the page did wrong raises; what the hook did is logged."""
         assert self._before_send is not None  # noqa: S101 - the caller looked
+        agreed: Event | None = None
         try:
             agreed = self._before_send(event)
+            if agreed is not None and agreed is not event:
+                return self.admit(*_taken_apart(agreed))
         except Exception as error:  # a hook of the user's must not break a page
+            what = "returned what cannot be sent" if agreed is not None else f"raised {type(error).__name__}"
             if not self._hook_failed:
-                log.warning("before_send raised %s: events are refused while it does", type(error).__name__)
+                log.warning("before_send %s: events are refused while it does", what)
             self._hook_failed = True
             agreed = None
-        self._buffer.refused += agreed is None
-        return agreed
+        if agreed is None:
+            self._buffer.refused += 1
+            return Admission.REFUSED
+        return self.admit(*_taken_apart(agreed))
 
     def _nothing_to_report(self, admission: object) -> Admission:
         if admission is Admission.UNMATCHED:

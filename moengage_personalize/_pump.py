@@ -32,7 +32,7 @@ from ._errors import (
 )
 from ._exchange import Call, Exchange
 from ._report import Condition, DropReason, Loss
-from .core.batch import Batch, State
+from .core.batch import Batch, Record, State
 from .core.buffer import Buffer, Fate
 from .core.circuit import Circuit
 from .core.delivery import (
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ._spooling import Spooling
 
 log = logging.getLogger("moengage_personalize")
+LOOK = 1.0  # seconds that a loss may go untold while every sender waits
 EPISODE = 60.0  # seconds without a loss after which the next one is news
 EVENT_TIMEOUT = 10.0  # seconds for one events request; nobody waits for it, and a stuck one should not hold a sender
 
@@ -189,6 +190,8 @@ class Pump:
     def abandon(self) -> None:
         """Counts what nobody will deliver any more; what is spooled stays for the next process."""
         self._ended = True
+        if self._spooling is not None:
+            self._spooling.shelter()
         self._buffer.abandon(DropReason.CLOSED)
         self._release()
 
@@ -254,8 +257,15 @@ class Pump:
         self._release()
         return batch.only(set(batch.records) - forgotten)
 
+    def _is_forgotten(self, record: Record) -> bool:
+        return record.seq <= record.lane.forgotten or (
+            self._spooling is not None and self._spooling.is_forgotten(record)
+        )
+
     async def _drive(self, delivery: Delivery, seat: _Seat) -> None:
         while True:
+            if delivery.requests:  # it may have taken hours since the first
+                delivery.forget(self._is_forgotten)
             command = delivery.next(self._now(), self._effects.wall())
             match command:
                 case Send(batch, probe):
@@ -296,7 +306,8 @@ class Pump:
         while (until := delivery.ready_at(self._now())) > self._now():
             if self._closing is not closing:
                 return  # to be asked again: it may be too late by now
-            await self._sleep(until)
+            await self._sleep(min(until, self._now() + LOOK))
+            self.note_losses()
 
     async def _send(self, delivery: Delivery, batch: Batch) -> None:
         self.requests += 1

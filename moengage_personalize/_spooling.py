@@ -17,6 +17,7 @@ from operator import attrgetter
 from typing import Final, cast
 
 import anyio
+import anyio.lowlevel
 
 from ._errors import PersonalizeError
 from .core.batch import Element, Record
@@ -59,14 +60,18 @@ class Spooling:
 
     def forgotten(self, element: Element) -> list[Record]:
         """Which of one person's events were accepted before some process forgot that person."""
-        is_forgotten, customer = self._spool.is_forgotten, element.customer
-        if not is_forgotten(customer, min(map(_ACCEPTED_WALL, element.records))):
+        if not self._spool.is_forgotten(element.customer, min(map(_ACCEPTED_WALL, element.records))):
             return []  # the oldest is not
-        return [
-            record
-            for record in element.records
-            if record.ticket is not None and is_forgotten(customer, record.accepted_wall)
-        ]
+        return list(filter(self.is_forgotten, element.records))
+
+    def is_forgotten(self, record: Record) -> bool:
+        """Whether any process has forgotten the person since the event was accepted."""
+        return record.ticket is not None and self._spool.is_forgotten(record.lane.customer, record.accepted_wall)
+
+    def shelter(self) -> None:
+        """Gives the spool, at the last moment, what is in memory only."""
+        while self._buffer.shelter(PAGE):
+            pass
 
     # ── in the background ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,14 +98,18 @@ class Spooling:
         await self._guarded(self._spool.bury(letters, tickets))
 
     async def run(self, changed: Callable[[float], Awaitable[None]], wake: Callable[[], None]) -> None:
-        """Brings events back, for ever.
+        """Brings events back, and gives the spool what it could not take before, for ever.
 
         Args:
             changed: Returns at a time (of the loop's clock), or as soon as anything changed.
             wake: Tells the others that something changed.
         """
-        look_again = 0.0
+        look_again = offer_again = 0.0
         while True:
+            if anyio.current_time() >= offer_again:
+                while self._buffer.shelter(PAGE):
+                    await anyio.lowlevel.checkpoint()
+                offer_again = anyio.current_time() + POLL
             while (want := self._buffer.wants) and (tickets := self._buffer.spilled(min(want, PAGE))):
                 if not await self._guarded(self._unspill(tickets)) or self._buffer.spilled(1) == tickets[:1]:
                     break  # the disk refuses, or the next one is too large for the room there is
@@ -108,7 +117,7 @@ class Spooling:
             if self._buffer.wants and anyio.current_time() >= look_again:
                 await self._guarded(self._adopt(wake))
                 look_again = anyio.current_time() + ADOPT_EVERY
-            await changed(max(look_again, anyio.current_time() + POLL))
+            await changed(offer_again if self._buffer.exposed else max(look_again, anyio.current_time() + POLL))
 
     async def _unspill(self, tickets: Sequence[int]) -> None:
         entries = await self._spool.read([Ticket(ticket) for ticket in tickets])

@@ -298,6 +298,7 @@ class Buffer:
         lane = self._lanes.by_customer.get(customer_id)
         if lane is None:
             return 0, 0
+        lane.forgotten = self._seq
         waiting, in_flight = len(lane.waiting), lane.in_flight
         for record in list(lane.waiting):
             record.attributes = None
@@ -318,6 +319,11 @@ class Buffer:
         return self._seq - self._turned_away - self.recovered - self.replayed
 
     @property
+    def exposed(self) -> bool:
+        """Whether there is a journal, and events that are in memory only."""
+        return self.journal is not None and self._lanes.in_memory > self._journaled
+
+    @property
     def spooled(self) -> int:
         return self._journaled + len(self._spilled)
 
@@ -334,6 +340,26 @@ class Buffer:
     def _spill(self, seq: int, ticket: int, names: Sequence[str]) -> None:
         self._spilled.append((seq, ticket))
         self._remember(names)
+
+    def shelter(self, at_most: int) -> bool:
+        """Offers the journal what it could not take before; returns whether it took so many, and there is more."""
+        if self.journal is None or not self.exposed:
+            return False
+        for record in list(islice(self._lanes.exposed(), at_most)):
+            packed = pack_attributes(record.attributes) if record.attributes else b""
+            record.ticket = self.journal(
+                record.lane.customer,
+                record.event_uuid,
+                record.impression,
+                record.action,
+                packed,
+                record.offset,
+                record.accepted_wall,
+            )
+            if record.ticket is None:
+                return False
+            self._journaled += 1
+        return self.exposed
 
     def spilled(self, count: int) -> list[int]:
         """Returns the oldest tickets that are kept without their events, to be read and given to `unspill`."""

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from operator import attrgetter
 
 import attrs
@@ -42,6 +43,7 @@ class Lane:
         plain: None of them has user attributes or a timezone offset, so that they pack without a look at each.
         flying: Those of the one request that is on its way, settled ones included.
         in_flight: How many of them are not settled.
+        forgotten: Those accepted up to this place in the order are not to be sent again.
     """
 
     customer_id: str
@@ -51,6 +53,7 @@ class Lane:
     plain: bool = True
     flying: tuple[Record, ...] = ()
     in_flight: int = 0
+    forgotten: int = 0
 
 
 class Lanes:
@@ -224,6 +227,11 @@ class Lanes:
         """What is in flight, in order of acceptance; a scan."""
         found = [record for lane in self.by_customer.values() for record in lane.flying if record.state is IN_FLIGHT]
         return sorted(found, key=attrgetter("seq"))
+
+    def exposed(self) -> Iterator[Record]:
+        """What is in memory only; a scan."""
+        waiting = chain.from_iterable(lane.waiting for lane in self.by_customer.values())
+        return (record for record in chain(self.flying, waiting) if record.ticket is None)
 
     def oldest_age(self, now: float) -> float:
         """Seconds that the oldest waiting event has waited; a scan."""

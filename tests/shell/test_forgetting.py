@@ -10,15 +10,12 @@ from moengage_personalize.spool import DiskSpool, _disk
 
 pytestmark = pytest.mark.anyio
 
-LATE = pytest.mark.xfail(strict=True, reason="the pump asks once, before the first request of a batch")
-
 
 @pytest.fixture
 def inline(monkeypatch):
     monkeypatch.setattr(_disk, "JournalThread", InlineThread)
 
 
-@LATE
 @pytest.mark.parametrize("trouble", [lambda: error(503), lambda: error(401), lambda: error(429, retry_after="60")])
 async def test_an_event_that_waits_for_its_next_try_is_forgotten(trouble):
     down = True
@@ -53,7 +50,6 @@ async def test_an_event_that_waits_for_its_first_try_is_forgotten_by_another_pro
     assert (report.forgotten, report.delivered, report.pending) == (1, 1, 0)
 
 
-@LATE
 async def test_an_event_that_waits_for_its_next_try_is_forgotten_by_another_process(tmp_path, inline):
     down = True
     moengage = MoEngage(events=lambda body: error(503) if down else accepted())
@@ -72,7 +68,6 @@ async def test_an_event_that_waits_for_its_next_try_is_forgotten_by_another_proc
     assert b"john" not in b"".join(moengage.bodies[sent:])
 
 
-@pytest.mark.xfail(strict=True, reason="what the spool could not take is never offered to it again")
 async def test_what_the_spool_could_not_take_is_given_to_it_when_it_can(tmp_path, inline, monkeypatch):
     moengage = MoEngage(events=lambda body: error(503))
     spool = DiskSpool(tmp_path, segment_bytes=4_096, max_bytes=1 << 20)

@@ -63,7 +63,7 @@ def test_at_no_line_of_an_append_is_there_a_marker_before_its_record(root):
     before = sys.gettrace()
     sys.settrace(look)
     try:
-        bench.journal.append(entry(2))
+        bench.journal.append(*entry(2).fields())
     finally:
         sys.settrace(before)
     assert states == {(False, 1), (True, 2)}
