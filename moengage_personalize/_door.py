@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from ._config import BatchPolicy
 from ._effects import Effects
 from ._errors import InvalidInputError
 from ._events import Action, Admission, Event, check_event_uuid, check_platform, check_time, check_timezone_offset
@@ -41,6 +42,7 @@ class Door:
 
     def __init__(self, buffer: Buffer, effects: Effects, before_send: BeforeSend | None) -> None:
         self._buffer = buffer
+        self._effects = effects
         self._wall, self._uuid4 = effects.wall, effects.uuid4
         self._second = -1  # in which the last impression on the web came, and the text that all of those share
         self._before = self._between = ""
@@ -155,21 +157,26 @@ class Door:
     def _admit_agreed(self, event: Event) -> Admission:
         """Takes in what the hook makes of an event. What the page did wrong raises; what the hook did is logged."""
         assert self._before_send is not None  # noqa: S101 - the caller looked
-        agreed: Event | None = None
         try:
             agreed = self._before_send(event)
-            if agreed is not None and agreed is not event:
-                return self.admit(*_taken_apart(agreed))
         except Exception as error:  # a hook of the user's must not break a page
-            what = "returned what cannot be sent" if agreed is not None else f"raised {type(error).__name__}"
-            if not self._hook_failed:
-                log.warning("before_send %s: events are refused while it does", what)
-            self._hook_failed = True
-            agreed = None
+            return self._refuse_for_hook(f"raised {type(error).__name__}")
         if agreed is None:
             self._buffer.refused += 1
             return Admission.REFUSED
-        return self.admit(*_taken_apart(agreed))
+        try:
+            return self.admit(*_taken_apart(agreed))
+        except InvalidInputError:
+            # It is the page's fault if it would have been so without the hook: ask a door that leads nowhere.
+            Door(Buffer(BatchPolicy()), self._effects, None).admit(*_taken_apart(event))
+            return self._refuse_for_hook("returned what cannot be sent")
+
+    def _refuse_for_hook(self, what: str) -> Admission:
+        if not self._hook_failed:
+            log.warning("before_send %s: events are refused while it does", what)
+        self._hook_failed = True
+        self._buffer.refused += 1
+        return Admission.REFUSED
 
     def _nothing_to_report(self, admission: object) -> Admission:
         if admission is Admission.UNMATCHED:

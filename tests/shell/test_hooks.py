@@ -80,8 +80,9 @@ async def test_a_hook_that_returns_what_cannot_be_sent_refuses_the_event(answer)
         assert (client.stats().refused, client.stats().offered) == (1, 1)
 
 
-async def test_bad_input_still_raises_where_a_hook_passes_it_on():
-    async with make_client(before_send=lambda event: event) as client:
+@pytest.mark.parametrize("hook", [lambda event: event, lambda event: attrs.evolve(event, user_attributes={"a": 1})])
+async def test_bad_input_still_raises_where_a_hook_passes_it_on(hook):
+    async with make_client(before_send=hook) as client:
         with pytest.raises(ValueError, match="platform"):
             client.track_impression(CONTEXT, customer_id="john", platform="fridge")
         assert client.stats().offered == 0
