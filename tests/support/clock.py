@@ -36,3 +36,9 @@ class JumpingLoop(asyncio.SelectorEventLoop):
     def time(self):
         # Frozen but for the jumps: a slow machine does not age anything.
         return 1_000.0 + self._jumping.jumped
+
+    async def shutdown_default_executor(self, timeout=None):
+        # Without the time limit that Python has given this since 3.12: to wait for a thread is to be
+        # idle, so the clock would jump over it before the thread can end.
+        del timeout
+        await super().shutdown_default_executor()
