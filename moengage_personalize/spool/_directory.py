@@ -151,22 +151,40 @@ class Directory:
 
     def owners(self) -> list[str]:
         """Everybody who has files here, ourselves included."""
-        found = (_OURS.fullmatch(name) for name in os.listdir(self.fd))
+        with self._entries() as entries:
+            found = [_OURS.fullmatch(entry.name) for entry in entries]
         return sorted({match[1] for match in found if match})
 
     def segments_of(self, owner: str) -> list[str]:
         """Names of an owner's segments."""
-        return sorted(name for name in os.listdir(self.fd) if name.startswith(f"{owner}-") and _OURS.fullmatch(name))
+        with self._entries() as entries:
+            return sorted(
+                entry.name for entry in entries if entry.name.startswith(f"{owner}-") and _OURS.fullmatch(entry.name)
+            )
 
     def bytes_of_segments(self) -> int:
         """Size of all segments of all processes."""
         total = 0
-        with os.scandir(self.fd) as entries:
+        with self._entries() as entries:
             for entry in entries:
                 if entry.name.endswith(".seg") and _OURS.fullmatch(entry.name):
                     with suppress(FileNotFoundError):
                         total += entry.stat(follow_symlinks=False).st_size
         return total
+
+    @contextmanager
+    def _entries(self) -> Iterator[Iterator["os.DirEntry[str]"]]:
+        """What is there, read through a descriptor of its own.
+
+        Whoever shares one shares its place in the listing, and would see files twice, or miss some, while another
+        thread looks, too.
+        """
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            with os.scandir(fd) as entries:
+                yield entries
+        finally:
+            os.close(fd)
 
     def _flock(self, fd: int) -> bool:
         try:

@@ -413,3 +413,48 @@ async def test_a_spool_that_is_collected_unclosed_lets_go_of_its_files(root):
     again = await opened(root)
     assert [found for _, found in await everything(again)] == [entry(1)]
     await again.aclose()
+
+
+# -- two threads, one directory -------------------------------------------------------
+
+
+def test_a_look_at_the_directory_sees_each_file_once_while_another_thread_looks_too(root):
+    # The event loop's thread measures the directory when it needs a file at once, and the spool's thread may be
+    # adopting. A file adopted twice would be taken for its own duplicate, and what it holds be lost.
+    bench = Bench(root)
+    names = sorted(f"{'0' * 16}-{number:08x}.seg" for number in range(300))
+    for name in names:
+        (root / name).touch()
+    directory, measured = bench.keeper.directory, bench.keeper.directory.bytes_of_segments()
+    sizes, done = [], threading.Event()
+
+    def measure():
+        while not done.is_set():
+            sizes.append(directory.bytes_of_segments())
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    try:
+        seen = [directory.segments_of("0" * 16) for _ in range(300)]
+    finally:
+        done.set()
+        thread.join()
+    assert all(listing == names for listing in seen)
+    assert set(sizes) == {measured}
+    bench.kill()
+
+
+def test_a_look_that_was_begun_does_not_hide_files_from_the_next(root):
+    bench = Bench(root)
+    bench.append(entry(1))
+    directory = bench.keeper.directory
+    whole = directory.owners(), directory.segments_of(bench.keeper.lock.owner), directory.bytes_of_segments()
+    with os.scandir(directory.fd) as begun:
+        next(begun)
+        assert whole == (
+            directory.owners(),
+            directory.segments_of(bench.keeper.lock.owner),
+            directory.bytes_of_segments(),
+        )
+    assert all(whole)
+    bench.kill()
