@@ -1,117 +1,196 @@
-"""`kill -9`, again and again: what was accepted is delivered, by whoever comes next, and never as two events."""
+"""`kill -9`, again and again, in every phase of the spool: what was accepted is delivered by whoever comes next, and
+never as two events.
 
+Clients with a spool report to a server in a process of its own; `validator` settles up with that server's ledger.
+"""
+
+import collections
+import itertools
 import json
-import random
+import os
+import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
-import anyio
-import anyio.to_thread
 import pytest
+from conformance.durability import validator
 from support import children
 
-from moengage_personalize.emulator import Emulator, Trouble, serve
-
-pytestmark = [pytest.mark.conformance, pytest.mark.anyio]
-CHILD = str(Path(__file__).with_name("child.py"))
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
+pytestmark = pytest.mark.conformance
+HERE = Path(__file__).parent
+PHASES = ("append", "rotation", "settling", "adoption")
+# A round of kills: the phase, and whether MoEngage is out meanwhile. Only who comes after an outage has much to adopt.
+ROUND = [("append", "outage"), ("adoption", "outage"), ("rotation", "outage"), ("adoption", "unsteady")]
+ROUND += [("settling", "unsteady"), ("append", "unsteady"), ("rotation", "unsteady"), ("settling", "unsteady")]
+DIRECTORIES, ROUNDS = 8, 2
 
 
-class Victim:
-    """A child, and the UUIDs that it said were accepted."""
+class Script:
+    """A process that answers lines with lines; it ends with its input."""
 
-    def __init__(self, server, directory, prefix, rate=2_000):
-        self.accepted = []
-        self.process = subprocess.Popen(
-            [sys.executable, CHILD, server.base_url, str(server.ca_path), str(directory), prefix, str(rate)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=children.environment(PYTHONUNBUFFERED="0"),
-        )
+    def __init__(self, name, *arguments):
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / name), *map(str, arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=children.environment(),
+        )  # fmt: skip
+        self._said = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self):
-        for line in self.process.stdout:
-            if len(line) == 37:  # one that was cut off was not said
-                self.accepted.append(line.strip())
+        for line in self._process.stdout:
+            self._said.put(line.split())
+
+    def say(self, line):
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def hear(self, seconds=30.0):
+        """The next line's words; `queue.Empty` if it does not come."""
+        return self._said.get(timeout=seconds)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.stdin.close()
+        self._process.wait(20)
+        self._reader.join()
+        self._process.stdout.close()
+
+
+class Server(Script):
+    """The server, and its ledger."""
+
+    def __init__(self, directory):
+        self.ledger = directory / "ledger"
+        super().__init__("server.py", self.ledger)
+        self.base_url, self.ca_path = self.hear()
+
+    def be(self, mood):
+        self.say(mood)
+        assert self.hear() == [mood]
+
+
+class Nursery(Script):
+    """Where processes are born, one at a time."""
+
+    serial = itertools.count()
+
+    def __init__(self, server, directory):
+        super().__init__("victim.py")
+        self._common = {"base_url": server.base_url, "ca_path": server.ca_path, "directory": str(directory / "spool")}
+        self._notes = directory
+        self._pid = None
+
+    def bear(self, **life):
+        number = next(self.serial)
+        self.notes = self._notes / f"notes-{number}"
+        self.say(json.dumps({**self._common, "notes": str(self.notes), "seed": number, **life}))
+        self._pid = int(self.hear()[1])
+
+    def has_stopped(self):
+        """Whether it came to its phase; it may have had nothing to do there."""
+        try:
+            return self.hear(4) == ["stopped"]
+        except queue.Empty:
+            return False
+
+    def accepted(self, count):
+        """Returns when it was told `ACCEPTED` so often."""
+        deadline = time.monotonic() + 30
+        while not self.notes.exists() or self.notes.read_bytes().count(b'{"accepted"') < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait(10)
-        self._reader.join(10)
-        self.process.stdout.close()
+        os.kill(self._pid, signal.SIGKILL)
+        assert self.ended() == -signal.SIGKILL
+
+    def ended(self, seconds=60.0):
+        word, code = self.hear(seconds)
+        assert word == "ended"
+        self._pid = None
+        return int(code)
+
+    def survive(self):
+        """Deliver what all the dead have left."""
+        self.bear(events=0)
+        assert self.ended() == 0
+
+    def __exit__(self, *error):
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)
+        super().__exit__(*error)
 
 
-async def spoken(*victims):
-    with anyio.fail_after(30):
-        while not all(victim.accepted for victim in victims):
-            await anyio.sleep(0.02)
+def settled_up(server, *directories):
+    """The account, with nothing wrong."""
+    notes = [validator.lines(path) for directory in directories for path in directory.glob("notes-*")]
+    account = validator.account(validator.lines(server.ledger), notes)
+    assert account.problems == []
+    for directory in directories:
+        # A kill in the middle of a header leaves a file that is nobody's; no record was ever in it.
+        left = [path.read_bytes() for path in (directory / "spool").glob("*.seg")]
+        assert not any(data[256:].strip(b"\0") for data in left), "no event is left"
+    return account, notes
 
 
-async def drained(server, directory):
-    child = await anyio.run_process(
-        [sys.executable, CHILD, server.base_url, str(server.ca_path), str(directory), "drain", "0"],
-        env=children.environment(),
-    )
-    return child.stdout.decode()
+def test_what_was_accepted_before_kill_9_in_any_phase_is_delivered_by_whoever_comes_next(tmp_path, capsys):
+    planned, hit = collections.Counter(), collections.Counter()
+    directories = [tmp_path / str(number) for number in range(DIRECTORIES)]
+    began = time.monotonic()
+    with Server(tmp_path) as server:
+        for directory in directories:
+            directory.mkdir()
+            with Nursery(server, directory) as nursery:
+                for phase, mood in ROUND * ROUNDS:
+                    server.be(mood)
+                    nursery.bear(phase=phase, turn=planned[phase])
+                    planned[phase] += 1
+                    hit[phase] += nursery.has_stopped()
+                    nursery.kill()
+                server.be("unsteady")
+                nursery.survive()
+    account, notes = settled_up(server, *directories)
+    stops = validator.stops(notes)
+    with capsys.disabled():
+        print(
+            f"\n{planned.total()} kills in {time.monotonic() - began:.0f} s, {hit.total()} of them within a phase: "
+            f"{dict(hit)}, at {len(stops)} places. {len(account.accepted)} events accepted, all of them delivered; "
+            f"{account.duplicates} delivered again, byte-identical"
+        )
+    assert stops.total() == hit.total() >= 100
+    assert all(hit[phase] >= 20 for phase in PHASES)
+    assert len(stops) == 16, "every place was hit"
 
 
-def validate(emulator, accepted):
-    """Reads the server's ledger; nothing else."""
-    delivered = {event.uuid: event.raw for event in emulator.ledger.events}
-    lost = [event_uuid for event_uuid in accepted if event_uuid not in delivered]
-    assert lost == []
-    assert emulator.ledger.counts.duplicates_different == 0
-    assert all(json.loads(raw)["moe_event_uuid"] == event_uuid for event_uuid, raw in delivered.items())
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-async def test_what_was_accepted_before_kill_9_is_delivered_by_whoever_comes_next(tmp_path, workers):
-    emulator = Emulator("DEMO_WORKSPACE", "demo-key")
-    rnd = random.Random(workers)
-    accepted = []
-    async with serve(emulator) as server:
-        for cycle in range(24 // workers):
-            if cycle % 3 == 1:  # so that much is left behind
-                emulator.troubles.add(
-                    Trouble(endpoints=("events",), status=503, duration=0.5), now=emulator.effects.now()
-                )
-            victims = [Victim(server, tmp_path, f"{cycle}-{worker}") for worker in range(workers)]
-            await spoken(*victims)
-            await anyio.sleep(rnd.random() * 0.5)
-            for victim in victims:
-                await anyio.to_thread.run_sync(victim.kill)
-                accepted += victim.accepted
-        emulator.troubles.clear()
-        said = await drained(server, tmp_path)
-    assert len(accepted) > 1_000
-    validate(emulator, accepted)
-    assert " 0\n" in said, "nothing is pending"
-
-
-async def test_several_living_processes_share_a_directory_and_adopt_the_dead(tmp_path):
-    emulator = Emulator("DEMO_WORKSPACE", "demo-key")
-    async with serve(emulator) as server:
-        emulator.troubles.add(Trouble(endpoints=("events",), status=503), now=emulator.effects.now())
-        victims = [Victim(server, tmp_path, f"worker-{worker}", rate=100) for worker in range(3)]
-        await spoken(*victims)
-        await anyio.sleep(1)
-        for victim in victims[:2]:
-            await anyio.to_thread.run_sync(victim.kill)
-        emulator.troubles.clear()
-        wanted = set(victims[0].accepted + victims[1].accepted)
-        assert wanted
-        with anyio.fail_after(60):  # the survivor looks for the dead every ten seconds
-            while not wanted <= {event.uuid for event in emulator.ledger.events}:
-                await anyio.sleep(0.2)
-        await anyio.to_thread.run_sync(victims[2].kill)
-        await drained(server, tmp_path)
-    validate(emulator, [event_uuid for victim in victims for event_uuid in victim.accepted])
+def test_several_living_processes_share_a_directory_and_adopt_the_dead(tmp_path):
+    with Server(tmp_path) as server, Nursery(server, tmp_path) as one, Nursery(server, tmp_path) as another:
+        with Nursery(server, tmp_path) as heir:
+            server.be("outage")
+            for nursery in (one, another, heir):
+                nursery.bear(adopt_every=10.0, max_pending=5_000)  # as it is in production
+            for nursery in (one, another, heir):
+                nursery.accepted(300)
+            for nursery in (one, another):
+                nursery.kill()
+            server.be("unsteady")
+            wanted = {
+                line["accepted"]
+                for nursery in (one, another)
+                for line in validator.lines(nursery.notes)
+                if "accepted" in line
+            }
+            deadline = time.monotonic() + 60  # the heir looks for the dead every ten seconds
+            while not wanted <= validator.delivered(server.ledger):
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+            heir.kill()
+            heir.survive()
+    account, _ = settled_up(server, tmp_path)
+    assert len(account.accepted) >= 900
