@@ -102,6 +102,7 @@ async def live(
     _spooling.ADOPT_EVERY = adopt_every
     if phase is not None:
         phases.install(phase, turn, rng, note)
+    files_of_the_dead = list(Path(directory).glob("*.seg"))
     spool = Overheard(directory, segment_bytes=4096, max_bytes=1 << 26, sync_interval=0.05)
     spool.note = note
     async with AsyncPersonalizeClient(
@@ -117,13 +118,16 @@ async def live(
                 await asyncio.sleep(0.001)
         while events:
             await asyncio.sleep(60)
-        while (await client.flush(10)).pending or owners(directory) > 1 + spool.stats().left_alone:
+        while (await client.flush(10)).pending or any(map(holds_records, files_of_the_dead)):
             await asyncio.sleep(0.05)
 
 
-def owners(directory):
-    """How many processes have files in a spool, the dead included."""
-    return len(list(Path(directory).glob("*.lock")))
+def holds_records(path):
+    """Whether there is anything behind a segment's header. (A kill in the middle of a header leaves half of one.)"""
+    try:
+        return any(path.read_bytes()[256:])
+    except FileNotFoundError:
+        return False
 
 
 def serve_lives():
