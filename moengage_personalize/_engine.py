@@ -32,6 +32,7 @@ from ._errors import AuthenticationError, ConfigurationError, UsageError
 from ._exchange import Call, Exchange
 from ._experiences import ExperiencesMetadata, Status
 from ._fetcher import Fetcher
+from ._flying import REFUSING
 from ._keys import Radar
 from ._pump import Pump
 from ._report import Condition, Health, Loss
@@ -175,6 +176,8 @@ class Engine:
     def health(self) -> Health:
         """Returns how fetching and delivery are doing, and what to do about it."""
         trouble = self.fetcher.trouble()
+        if trouble is None and self.fetcher.pilot.refusing and self.pump.condition is Condition.HEALTHY:
+            return Health(condition=Condition.MISCONFIGURED, detail=REFUSING)
         if trouble is None or self.pump.condition is not Condition.HEALTHY:
             return Health(condition=self.pump.condition, detail=self.pump.detail)
         denied = isinstance(trouble, AuthenticationError)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from .http2 import Sending
 
 log = logging.getLogger("moengage_personalize")
+REFUSALS = 3  # before the first accepted question, from which on they are taken for a wrong configuration
+REFUSING = "MoEngage has refused every fetch so far (400): check workspace_id and data_center, and what you ask"
 Answer = bytes | PersonalizeError | None
 """A body, or why there is none; None: the question was not asked."""
 
@@ -108,6 +110,8 @@ class Pilot:
         self.breaker = Breaker(policy)
         self.drifts = Drifts()
         self._credentials_seen = 0  # those that were refused last
+        self.refusing = False  # whether not one question has been accepted yet, and several were refused
+        self._refusals: float = 0
         self.requests = 0
         self.retries = 0
 
@@ -237,6 +241,9 @@ class Pilot:
         self.breaker.answered(_now(), passenger.passage)
         if was_open:
             self._tell(was_open)
+        if self.refusing:
+            log.info("fetching is refused no longer")
+        self.refusing, self._refusals = False, -inf
         return entries
 
     def _setback(self, passenger: Passenger, error: PersonalizeError) -> PersonalizeError:
@@ -260,9 +267,17 @@ class Pilot:
                 self.breaker.answered(now, passenger.passage)
             case BadRequestError() | PayloadTooLargeError():
                 self.breaker.answered(now, passenger.passage)
+                self._refused()
             case _:
                 self.breaker.failed(now, passenger.passage, error)
         self._tell(was_open)
+
+    def _refused(self) -> None:
+        """One question may be wrong. If all are, it is rather the configuration."""
+        self._refusals += 1
+        if self._refusals == REFUSALS:
+            self.refusing = True
+            log.warning(REFUSING)
 
     def _tell(self, was_open: bool) -> None:  # noqa: FBT001
         if self.breaker.is_open and not was_open:

@@ -393,6 +393,26 @@ async def test_the_log_says_why_nobody_can_be_reached(caplog):
     assert said == f"fetching is suspended, but for probes: {why}"
 
 
+async def test_health_says_that_every_fetch_was_refused_until_one_is_accepted(caplog):
+    caplog.set_level("INFO")
+    outage = Outage(lambda: error(400))
+    async with make_client(outage.transport) as client:
+        await ask(client, 2)
+        assert client.health().condition is Condition.HEALTHY, "a question may be wrong"
+        await ask(client, 3)
+        assert client.health().condition is Condition.MISCONFIGURED
+        assert "check workspace_id and data_center" in client.health().detail
+        outage.down = False
+        await ask(client, 1)
+        assert client.health().condition is Condition.HEALTHY
+        outage.down = True
+        await ask(client, 10)
+        assert client.health().condition is Condition.HEALTHY, "these credentials have had a success"
+    refused, accepted = [record.message for record in caplog.records if record.name == "moengage_personalize"]
+    assert refused.startswith("MoEngage has refused every fetch so far")
+    assert accepted == "fetching is refused no longer"
+
+
 async def test_a_key_that_the_senders_of_events_have_renewed_opens_fetching_again():
     keys = ["old"]
 
