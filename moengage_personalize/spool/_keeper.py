@@ -84,9 +84,10 @@ class Keeper:
         journal.retired.extend(journal.spares)
         journal.spares.clear()
         self._attempt("remove a segment", self._sweep)
-        for segment in journal.segments.values():
+        left = list(journal.segments.values())
+        journal.segments.clear()  # first: a ticket that is settled meanwhile is unknown, and its map not touched
+        for segment in left:
             segment.close()
-        journal.segments.clear()
         journal.retired.clear()
         for lock in self.locks():
             self._attempt("remove a lock", self.directory.release, lock)

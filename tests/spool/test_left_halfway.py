@@ -19,6 +19,7 @@ from moengage_personalize.spool._directory import Directory
 from moengage_personalize.spool._inheritance import Inheritance
 from moengage_personalize.spool._journal import Found
 from moengage_personalize.spool._keeper import Keeper
+from moengage_personalize.spool._segment import Segment
 from moengage_personalize.spool._thread import JournalThread
 
 
@@ -413,6 +414,19 @@ async def test_a_spool_that_is_collected_unclosed_lets_go_of_its_files(root):
     again = await opened(root)
     assert [found for _, found in await everything(again)] == [entry(1)]
     await again.aclose()
+
+
+def test_tickets_may_be_settled_while_the_spools_thread_closes_its_files(root, monkeypatch):
+    bench, close = Bench(root), Segment.close
+    tickets = bench.append(*(entry(number, size=1000) for number in range(1, 30)))
+
+    def settled_meanwhile(segment):
+        close(segment)
+        bench.journal.settle(tickets)  # as the event loop's thread might do now
+
+    monkeypatch.setattr(Segment, "close", settled_meanwhile)
+    bench.close()
+    assert len(Bench(root).entries()) == 29
 
 
 # -- two threads, one directory -------------------------------------------------------
