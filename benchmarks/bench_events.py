@@ -26,6 +26,7 @@ from _events.server import Server
 CONTENDERS = [  # label, kind, with orjson
     ("ours", "ours", True),
     ("ours, one experience", "ours-repeated", True),
+    ("ours, 1 MB requests", "ours-large", True),
     ("ours, stdlib json", "ours", False),
     ("ours, spool", "ours-spool", True),
     ("segment", "segment", True),
@@ -86,7 +87,7 @@ class Benchmark:
         for process in self._processes:
             if process.label == "ours":
                 yield process, "memory", {"events": 10_000, "steps": 2}
-            elif not options.quick or process.kind not in {"ours", "ours-repeated", "naive"}:
+            elif not options.quick or process.kind not in {"ours", "ours-repeated", "ours-large", "naive"}:
                 yield process, "memory", {"events": options.memory_events, "steps": 1}
             yield process, "wire", {"events": SMALL if process.kind == "naive" else 5_000}
 

@@ -46,6 +46,7 @@ class Contender:
 
 class Ours(Contender):
     distribution = "moengage-personalize"
+    max_bytes = 49_152
 
     @classmethod
     def version(cls):
@@ -56,10 +57,12 @@ class Ours(Contender):
     def _client(self, **more):
         from moengage_personalize import AsyncPersonalizeClient, BatchPolicy
 
-        if self.capacity:
-            more["batching"] = BatchPolicy(max_pending=self.capacity, max_pending_bytes=1 << 30)
+        bounds = {"max_pending": self.capacity, "max_pending_bytes": 1 << 30} if self.capacity else {}
+        batching = BatchPolicy(max_bytes=self.max_bytes, **bounds)
         context = ssl.create_default_context(cafile=self.ca)
-        return AsyncPersonalizeClient("WORKSPACE", "key", "01", base_url=self.url, ssl_context=context, **more)
+        return AsyncPersonalizeClient(
+            "WORKSPACE", "key", "01", base_url=self.url, ssl_context=context, batching=batching, **more
+        )
 
     async def open(self):
         self.client = await self._client().__aenter__()
@@ -90,6 +93,12 @@ class OursRepeated(Ours):
     def prepare(self, count):
         self._page = self._page or list(super().prepare(len(workload.SLOTS)))
         return islice(cycle(self._page), count)
+
+
+class OursLarge(Ours):
+    """With requests of a megabyte, the size of LaunchDarkly's, instead of 48 KiB."""
+
+    max_bytes = 1 << 20
 
 
 class OursSpool(Ours):
@@ -284,6 +293,7 @@ class Naive(Contender):
 KINDS = {
     "ours": Ours,
     "ours-repeated": OursRepeated,
+    "ours-large": OursLarge,
     "ours-spool": OursSpool,
     "noop": Noop,
     "segment": Segment,
