@@ -69,7 +69,7 @@ test-on: $(if $(PYTHON),$(OTHER)/.test) ## The tests again, on another Python: m
 
 # Benchmarks import their neighbours, so they run with their own directory on the path.
 bench-fetch bench-page bench-track bench-events bench-spool bench-import: bench-%: $(VENV)/.bench
-	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/bench_$*.py $(ARGS)
+	@PYTHONPATH=$(CURDIR)/benchmarks $(BIN)/python benchmarks/bench_$*.py $(ARGS)
 bench-fetch: ## Fetching, beside its peers (ARGS=--quick for a minute's worth)
 bench-page: ## A page of five slots, beside five plain calls
 bench-track: ## What track_impression costs its caller, beside its peers
