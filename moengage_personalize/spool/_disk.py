@@ -218,6 +218,7 @@ class DiskSpool:
         before = self._journal.forgotten
         chores, letters = await self._opened().call(self._keeper.forget, customer, time.time())
         for chore in chores:
+            self._opened()  # closed meanwhile, its files are let go of
             self._journal.do(chore)
             await asyncio.sleep(0)
         entries = self._journal.forgotten - before

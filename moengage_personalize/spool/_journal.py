@@ -72,6 +72,7 @@ class Journal:
         create: Makes a segment now, on this thread, or answers `None`.
         wake: Tells the keeper that there is something to do; must not release the GIL.
         accepting: Whether a new segment may be begun.
+        closed: The keeper is letting go of the files, on its own thread: they are not to be touched any more.
     """
 
     segment_bytes: int
@@ -121,7 +122,9 @@ class Journal:
         return segment.append(body)
 
     def settle(self, tickets: Iterable[Ticket]) -> None:
-        """Mark these; whole segments leave."""
+        """Mark these; whole segments leave. Once it closes, nothing is marked: the keeper unmaps the files meanwhile."""
+        if self.closed:
+            return
         if self.moved:
             for ticket in tickets:
                 self.settled += self._settle(ticket)

@@ -84,10 +84,9 @@ class Keeper:
         journal.retired.extend(journal.spares)
         journal.spares.clear()
         self._attempt("remove a segment", self._sweep)
-        left = list(journal.segments.values())
-        journal.segments.clear()  # first: a ticket that is settled meanwhile is unknown, and its map not touched
-        for segment in left:
+        for segment in journal.segments.values():
             segment.close()
+        journal.segments.clear()
         journal.retired.clear()
         for lock in self.locks():
             self._attempt("remove a lock", self.directory.release, lock)

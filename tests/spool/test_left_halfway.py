@@ -416,17 +416,20 @@ async def test_a_spool_that_is_collected_unclosed_lets_go_of_its_files(root):
     await again.aclose()
 
 
-def test_tickets_may_be_settled_while_the_spools_thread_closes_its_files(root, monkeypatch):
-    bench, close = Bench(root), Segment.close
-    tickets = bench.append(*(entry(number, size=1000) for number in range(1, 30)))
+@run
+async def test_tickets_may_be_settled_while_the_spools_thread_closes_its_files(root, monkeypatch):
+    spool, close = await opened(root), Segment.close
+    tickets = [spool.append(entry(number, size=1000)) for number in range(1, 30)]
 
     def settled_meanwhile(segment):
         close(segment)
-        bench.journal.settle(tickets)  # as the event loop's thread might do now
+        spool.settle(tickets)  # as the event loop's thread might do now
 
     monkeypatch.setattr(Segment, "close", settled_meanwhile)
-    bench.close()
-    assert len(Bench(root).entries()) == 29
+    await spool.aclose()
+    again = await opened(root)
+    assert len(await everything(again)) == 29
+    await again.aclose()
 
 
 # -- two threads, one directory -------------------------------------------------------
