@@ -41,7 +41,7 @@ import attrs
 from .._config import BatchPolicy
 from .._events import Admission
 from .._report import DropReason
-from .batch import WAITING, Batch, Packing, Record
+from .batch import Batch, Packing, Record
 from .lanes import Lane, Lanes
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size, pack_attributes
 
@@ -100,6 +100,7 @@ class Buffer:
         self._policy = policy
         self._max_pending, self._max_pending_bytes = policy.max_pending, policy.max_pending_bytes
         self._max_bytes, self._max_actions = policy.max_bytes, policy.max_actions
+        self._lifetime, self._spooled_lifetime = policy.lifetime(spooled=False), policy.lifetime(spooled=True)
         self._surely_fits = policy.max_bytes - _MARGIN  # beyond it the exact size is worth its price
         self.journal: Journal | None = None
         self.released: list[int] = []  # tickets of settled events; whoever owns the journal takes them away
@@ -171,11 +172,11 @@ class Buffer:
                     self._spill(seq, ticket, (event_uuid,) if named else ())
                     return _ACCEPTED
                 self._journaled += 1
-        record = Record(
-            seq, event_uuid, lane, action, impression, attributes, offset, now, wall, size, named, WAITING, ticket
-        )  # fmt: skip
+        record = Record(seq, lane, action, impression, attributes, offset, now, wall, size, named, ticket)
         if named:
             self._known[event_uuid] = record
+        if attributes or offset is not None:
+            lane.plain = False
         if lanes.admit(record):
             self.stirred = True
         if ticket is None and (lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes):
@@ -188,7 +189,9 @@ class Buffer:
     def _admit(self, record: Record) -> None:
         if record.named:
             self._known[record.event_uuid] = record
-        if self._lanes.admit(record):
+        if record.attributes or record.offset is not None:
+            record.lane.plain = False
+        if self._lanes.readmit(record):
             self.stirred = True
 
     def _make_room(self, newcomer: Record) -> Admission:
@@ -243,7 +246,7 @@ class Buffer:
         return packing.finish()
 
     def _expire(self, oldest: Record, wall: float) -> bool:
-        if wall - oldest.accepted_wall <= self._policy.lifetime(spooled=oldest.ticket is not None):
+        if wall - oldest.accepted_wall <= (self._lifetime if oldest.ticket is None else self._spooled_lifetime):
             return False
         self._withdraw(oldest)
         self._drop(oldest, DropReason.EXPIRED)
@@ -251,7 +254,8 @@ class Buffer:
 
     def settle(self, records: Iterable[Record], fate: Fate, reason: DropReason | None = None) -> None:
         """Ends events that are in flight. The tickets of rejected ones are the caller's to bury."""
-        records = tuple(records)
+        if not isinstance(records, tuple):
+            records = tuple(records)
         self._count_settled(records, released=fate is not Fate.REJECTED)
         if self._lanes.land(records):
             self.stirred = True
@@ -280,7 +284,8 @@ class Buffer:
 
     def abandon(self, reason: DropReason) -> None:
         """Drops everything that would end with the process; what has a ticket stays pending for the next one."""
-        self.settle([record for record in self._lanes.flying if record.ticket is None], Fate.DROPPED, reason)
+        for lane in [lane for lane in self.lanes() if lane.flying]:
+            self.settle([record for record in lane.flying if record.ticket is None], Fate.DROPPED, reason)
         for record in [record for lane in self.lanes() for record in lane.waiting if record.ticket is None]:
             self._withdraw(record)
             self._drop(record, reason)
@@ -407,7 +412,6 @@ class Buffer:
         self._journaled += 1
         return Record(
             seq,
-            event.event_uuid,
             self._lanes.of(event.customer_id),
             event.action,
             event.impression,
@@ -518,12 +522,11 @@ class Buffer:
             if released:
                 self.released += tickets
         if self._barriers:
-            self._pass_barriers(list(map(_SEQ, records)))
+            self._pass_barriers(tuple(map(_SEQ, records)))
 
-    def _pass_barriers(self, seqs: Sequence[int]) -> None:
-        newest = max(seqs, default=0)
+    def _pass_barriers(self, seqs: tuple[int, ...]) -> None:
         for barrier in self._barriers:
-            if newest <= barrier.mark:
+            if self._seq <= barrier.mark:  # nothing came since
                 barrier.remaining -= len(seqs)
             else:
                 barrier.remaining -= sum(seq <= barrier.mark for seq in seqs)

@@ -4,29 +4,32 @@ Theory. A customer's events form a lane. A lane is *ready* when it has waiting e
 request per customer is under way and order within a customer holds; customers go in parallel. Ready lanes stand in a
 heap by their oldest event; a place in it that has become wrong is put right when it is met.
 
-Invariants: a lane is known while it has events. `ready`, `ready_actions` and `ready_bytes` count the ready lanes and
-what waits in them; `in_memory` and `pending_bytes` count waiting and in flight. A waiting event that is withdrawn hands
-its user attributes to its customer's next one, if there is one.
+Invariants: a lane is known while it has events, and has them in order of acceptance. `ready`, `ready_actions` and
+`ready_bytes` count the ready lanes and what waits in them; `in_memory` and `pending_bytes` count waiting and in flight.
+A waiting event that is withdrawn hands its user attributes to its customer's next one, if there is one.
 
-Every call is O(1) amortized, O(log lanes) where a lane becomes ready, and per event where events are given.
+Events leave and land by whole lanes: for a single one nothing is done but to pass it on. Every call is O(1) amortized,
+O(log lanes) where a lane becomes ready, and per event of a lane where only some of its events are given.
 """
 
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import chain
 from operator import attrgetter
 
 import attrs
 
 from .._config import BatchPolicy
-from .batch import IN_FLIGHT, SETTLED, Record
+from .batch import Record
 from .codec import encode
 from .shedding import Impressions
 from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
 
+_SEQ: Callable[[Record], int] = attrgetter("seq")
 _SIZE: Callable[[Record], int] = attrgetter("size")
 _SWEEP = 256  # records; some 20 µs in a turn of the loop
 
@@ -41,8 +44,8 @@ class Lane:
         waiting: Oldest first.
         waiting_bytes: Sum of their sizes.
         plain: None of them has user attributes or a timezone offset, so that they pack without a look at each.
-        flying: Those of the one request that is on its way, settled ones included.
-        in_flight: How many of them are not settled.
+        flying: Those of the one request that is on its way which are not settled.
+        flying_bytes: Sum of their sizes.
         forgotten: Those accepted up to this place in the order are not to be sent again.
     """
 
@@ -52,8 +55,12 @@ class Lane:
     waiting_bytes: int = 0
     plain: bool = True
     flying: tuple[Record, ...] = ()
-    in_flight: int = 0
+    flying_bytes: int = 0
     forgotten: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.flying)
 
 
 class Lanes:
@@ -66,8 +73,17 @@ class Lanes:
         self.by_customer: dict[str, Lane] = {}
         self._heap: list[tuple[int, Lane]] = []  # an entry is stale unless its lane is ready with that head
         self._impressions = Impressions()
-        self.ready = self.ready_actions = self.ready_bytes = 0
+        self.ready = 0
         self.in_memory = self.pending_bytes = self.in_flight = 0
+        self._busy_actions = self._busy_bytes = 0  # of lanes with a request under way, what waits behind it included
+
+    @property
+    def ready_actions(self) -> int:
+        return self.in_memory - self._busy_actions
+
+    @property
+    def ready_bytes(self) -> int:
+        return self.pending_bytes - self._busy_bytes
 
     @property
     def waiting(self) -> int:
@@ -90,39 +106,51 @@ class Lanes:
 
     def admit(self, record: Record) -> bool:
         """Has an event wait, behind all others of its lane; returns whether that made something due."""
-        lane, size = record.lane, record.size
+        lane, size, waiting = record.lane, record.size, record.lane.waiting
         if record.impression:
             self._impressions.append(record)
-        lane.waiting.append(record)
+        waiting.append(record)
         lane.waiting_bytes += size
-        if record.attributes or record.offset is not None:
-            lane.plain = False
         self.in_memory += 1
         self.pending_bytes += size
-        if lane.in_flight:
+        if lane.flying:
+            self._busy_actions += 1
+            self._busy_bytes += size
             return False
-        if len(lane.waiting) == 1:
+        if len(waiting) == 1:
             self.by_customer[lane.customer_id] = lane
             return self._enter(lane)
-        self.ready_actions += 1
-        self.ready_bytes = ready_bytes = self.ready_bytes + size
-        return ready_bytes >= self._max_bytes > ready_bytes - size or self.ready_actions == self._max_actions
+        ready_bytes = self.pending_bytes - self._busy_bytes
+        return (
+            ready_bytes >= self._max_bytes > ready_bytes - size
+            or self.in_memory - self._busy_actions == self._max_actions
+        )
+
+    def readmit(self, record: Record) -> bool:
+        """`admit`, for an event that comes back: in its place, which may be before others of its lane."""
+        waiting = record.lane.waiting
+        due = self.admit(record)
+        if len(waiting) > 1 and record.seq < waiting[-2].seq:
+            waiting.pop()
+            insort(waiting, record, key=_SEQ)
+            if waiting[0] is record and not record.lane.flying:
+                heapq.heappush(self._heap, (record.seq, record.lane))
+        return due
 
     def _enter(self, lane: Lane) -> bool:
+        """A lane is ready; its events are counted already, and its bytes."""
         heapq.heappush(self._heap, (lane.waiting[0].seq, lane))
-        before = self.ready_bytes
         self.ready = ready = self.ready + 1
-        self.ready_actions += len(lane.waiting)
-        self.ready_bytes += lane.waiting_bytes
         if len(self._heap) > 2 * ready + 64:
             self._heap = [
-                (each.waiting[0].seq, each) for each in self.by_customer.values() if each.waiting and not each.in_flight
+                (each.waiting[0].seq, each) for each in self.by_customer.values() if each.waiting and not each.flying
             ]
             heapq.heapify(self._heap)
+        ready_bytes, actions = self.ready_bytes, self.ready_actions
         return (
             ready in (1, self._max_elements)
-            or before < self._max_bytes <= self.ready_bytes
-            or self.ready_actions >= self._max_actions
+            or ready_bytes >= self._max_bytes > ready_bytes - lane.waiting_bytes
+            or actions >= self._max_actions > actions - len(lane.waiting)
         )
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -132,7 +160,7 @@ class Lanes:
         heap = self._heap
         while heap:
             seq, lane = heap[0]
-            if not lane.waiting or lane.in_flight:
+            if not lane.waiting or lane.flying:
                 heapq.heappop(heap)
             elif lane.waiting[0].seq != seq:  # its head was shed
                 heapq.heapreplace(heap, (lane.waiting[0].seq, lane))
@@ -141,42 +169,61 @@ class Lanes:
         return None
 
     def oldest_impression(self) -> Record | None:
-        """Returns the waiting impression that was accepted first."""
-        return self._impressions.oldest()
+        """Takes the waiting impression that was accepted first out of their order; it is to be withdrawn."""
+        return self._impressions.pop()
 
     def depart(self, lane: Lane, taken: tuple[Record, ...]) -> None:
         """The `oldest` lane's first events, taken off its waiting ones just now, are in flight."""
         heapq.heappop(self._heap)
-        for record in taken:
-            record.state = IN_FLIGHT
+        waiting, left = lane.waiting_bytes, lane.waiting
         self.ready -= 1
-        self.ready_actions -= len(taken) + len(lane.waiting)
-        self.ready_bytes -= lane.waiting_bytes
-        if lane.waiting:
-            lane.waiting_bytes -= sum(map(_SIZE, taken))
-        else:
-            lane.waiting_bytes, lane.plain = 0, True
-        lane.flying = taken
-        lane.in_flight = len(taken)
+        self._busy_actions += len(taken) + len(left)
+        self._busy_bytes += waiting
         self.in_flight += len(taken)
+        lane.flying = taken
+        if left:
+            lane.flying_bytes = gone = sum(map(_SIZE, taken))
+            lane.waiting_bytes = waiting - gone
+        else:
+            lane.flying_bytes, lane.waiting_bytes, lane.plain = waiting, 0, True
 
-    def land(self, records: Sequence[Record]) -> bool:
+    def land(self, records: tuple[Record, ...]) -> bool:
         """Lets go of events that were in flight; returns whether that made something due."""
-        self.in_memory -= len(records)
-        self.in_flight -= len(records)
-        self.pending_bytes -= sum(map(_SIZE, records))
-        due = False
-        for record in records:
-            record.state = SETTLED
-            lane = record.lane
-            lane.in_flight = left = lane.in_flight - 1
-            if not left:
-                lane.flying = ()
-                if lane.waiting:
-                    due |= self._enter(lane)
-                else:
-                    del self.by_customer[lane.customer_id]
+        due, place = False, 0
+        while place < len(records):
+            lane = records[place].lane
+            flying = lane.flying
+            beyond = place + len(flying)
+            if flying and records[place:beyond] == flying:
+                size, lane.flying = lane.flying_bytes, ()
+            else:
+                beyond = place + 1
+                while beyond < len(records) and records[beyond].lane is lane:
+                    beyond += 1
+                gone = set(records[place:beyond])
+                size, lane.flying = sum(map(_SIZE, gone)), tuple(each for each in flying if each not in gone)
+            self._let_go(lane, beyond - place, size)
+            place = beyond
+            if not lane.flying:
+                due |= self._free(lane)
         return due
+
+    def _let_go(self, lane: Lane, count: int, size: int) -> None:
+        self.in_memory -= count
+        self.in_flight -= count
+        self._busy_actions -= count
+        self.pending_bytes -= size
+        self._busy_bytes -= size
+        lane.flying_bytes -= size
+
+    def _free(self, lane: Lane) -> bool:
+        """Nothing of this lane is in flight any more; returns whether that made something due."""
+        if not lane.waiting:
+            del self.by_customer[lane.customer_id]
+            return False
+        self._busy_actions -= len(lane.waiting)
+        self._busy_bytes -= lane.waiting_bytes
+        return self._enter(lane)
 
     def withdraw(self, record: Record) -> None:
         """Takes a waiting event out of its lane, as if it had never come."""
@@ -188,15 +235,15 @@ class Lanes:
             place = waiting.index(record)
             del waiting[place]
             successor = waiting[place] if place < len(waiting) else None
-        record.state = SETTLED
         self.in_memory -= 1
         self._resize(lane, -record.size)
-        if not lane.in_flight:
-            self.ready_actions -= 1
+        if lane.flying:
+            self._busy_actions -= 1
+        else:
             self.ready -= not waiting
         if record.attributes and successor is not None:
             self.inherit(successor, record.attributes)
-        if not waiting and not lane.in_flight:
+        if not waiting and not lane.flying:
             del self.by_customer[lane.customer_id]
 
     def inherit(self, heir: Record, attributes: Attributes) -> None:
@@ -213,8 +260,8 @@ class Lanes:
     def _resize(self, lane: Lane, growth: int) -> None:
         lane.waiting_bytes += growth
         self.pending_bytes += growth
-        if not lane.in_flight:
-            self.ready_bytes += growth
+        if lane.flying:
+            self._busy_bytes += growth
 
     def sweep(self, gone: int) -> None:
         """Passes over impressions that do not wait any more; more of them the more are `gone`."""
@@ -225,8 +272,7 @@ class Lanes:
     @property
     def flying(self) -> list[Record]:
         """What is in flight, in order of acceptance; a scan."""
-        found = [record for lane in self.by_customer.values() for record in lane.flying if record.state is IN_FLIGHT]
-        return sorted(found, key=attrgetter("seq"))
+        return sorted(chain.from_iterable(lane.flying for lane in self.by_customer.values()), key=_SEQ)
 
     def exposed(self) -> Iterator[Record]:
         """What is in memory only; a scan."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from .batch import WAITING, Record
+from .batch import Record
 
 
 class Impressions:
@@ -23,13 +23,12 @@ class Impressions:
         self._rest: deque[Record] = deque()
         self.append: Callable[[Record], None] = self._rest.append
 
-    def oldest(self) -> Record | None:
-        """Returns the oldest that is waiting."""
+    def pop(self) -> Record | None:
+        """Returns the oldest that is waiting, and is rid of it."""
         for part in (self._swept, self._rest):
-            while part:
-                if part[0].state is WAITING:
-                    return part[0]
-                part.popleft()
+            _pass_over(part, len(part))
+            if part:
+                return part.popleft()
         return None
 
     def sweep(self, waiting: int, *, at_most: int) -> None:
@@ -39,10 +38,7 @@ class Impressions:
             waiting: How many events are waiting.
             at_most: How many records to look at.
         """
-        front = self._swept or self._rest
-        while at_most and front and front[0].state is not WAITING:
-            front.popleft()
-            at_most -= 1
+        at_most -= _pass_over(self._swept or self._rest, at_most)
         while at_most > 0 and len(self) > 2 * waiting + 64:
             if not self._rest:
                 self._rest, self._swept = self._swept, self._rest
@@ -51,8 +47,22 @@ class Impressions:
             at_most -= count
             for _ in range(count):
                 record = self._rest.popleft()
-                if record.state is WAITING:
+                if (lane := record.lane.waiting) and lane[0].seq <= record.seq:
                     self._swept.append(record)
 
     def __len__(self) -> int:
         return len(self._swept) + len(self._rest)
+
+
+def _pass_over(records: deque[Record], at_most: int) -> int:
+    """Removes from the left those that are not in their lanes any more; returns how many.
+
+    Events leave a lane from the left, and from the middle only by way of `pop`.
+    """
+    before = len(records)
+    for _ in range(min(at_most, before)):
+        record = records[0]
+        if (lane := record.lane.waiting) and lane[0].seq <= record.seq:
+            break
+        records.popleft()
+    return before - len(records)

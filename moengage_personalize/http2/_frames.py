@@ -75,6 +75,11 @@ def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     return _HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream_id) + payload
 
 
+def data_header(flags: int, stream_id: int, size: int) -> bytes:
+    """What stands before a DATA frame's payload, which need not be copied for it."""
+    return _HEADER.pack(size >> 8, size & 0xFF, DATA, flags, stream_id)
+
+
 def headers(stream_id: int, block: bytes, *, end_stream: bool) -> bytes:
     """A HEADERS frame, and CONTINUATIONs if the block does not fit in one."""
     flags = END_STREAM if end_stream else 0

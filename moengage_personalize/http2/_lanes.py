@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
-from ._frames import DATA, END_STREAM, MAX_FRAME_SIZE, frame
+from ._frames import DATA, END_STREAM, MAX_FRAME_SIZE, data_header, frame
 from ._stream import Exchange, Lane
 
 LARGEST_WINDOW: Final = 2**31 - 1
@@ -29,7 +29,7 @@ class Lanes:
         self._largest = DEFAULT_WINDOW
         self._lined_up: tuple[OrderedDict[Exchange, None], ...] = tuple(OrderedDict() for _ in Lane)
 
-    def enter(self, exchange: Exchange, out: list[bytes]) -> None:
+    def enter(self, exchange: Exchange, out: list[bytes | memoryview]) -> None:
         """Take up a body whose HEADERS are the end of `out`; a small one goes at once if nobody waits."""
         exchange.window = self.initial_window
         size = len(exchange.body)
@@ -58,7 +58,7 @@ class Lanes:
         if exchange.uploading:
             self._lined_up[Lane.BULK][exchange] = None
 
-    def fill(self, out: list[bytes]) -> list[Exchange]:
+    def fill(self, out: list[bytes | memoryview]) -> list[Exchange]:
         """Write all DATA that may be sent now; returns those that made progress."""
         moved: dict[Exchange, None] = {}
         for lane, waiting in zip(Lane, self._lined_up, strict=True):
@@ -84,12 +84,13 @@ class Lanes:
     def _reserve(self) -> int:
         return min(-(-self._largest // 2), RESERVE)
 
-    def _write(self, exchange: Exchange, size: int, out: list[bytes]) -> None:
-        chunk = exchange.body[exchange.sent : exchange.sent + size]
+    def _write(self, exchange: Exchange, size: int, out: list[bytes | memoryview]) -> None:
+        chunk = memoryview(exchange.body)[exchange.sent : exchange.sent + size]
         exchange.sent += size
         exchange.window -= size
         self.window -= size
-        out.append(frame(DATA, 0 if exchange.uploading else END_STREAM, exchange.stream_id, chunk))
+        out.append(data_header(0 if exchange.uploading else END_STREAM, exchange.stream_id, size))
+        out.append(chunk)
 
     def credit(self, increment: int) -> bool:
         """The connection's window grew. False: beyond what the protocol allows."""

@@ -83,7 +83,7 @@ class Machine:
         self.liveness = Liveness(heard_at=now)
         self._limits = limits
         self._counters = counters
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._control = ControlChannel(limits.response_bytes + DEFAULT_WINDOW)
         self._streams = Streams(now, limits, counters, self._control.encoder, self._out)
         self._inbound = Inbound(self._control, self._control.decoder)

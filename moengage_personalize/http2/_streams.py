@@ -41,7 +41,7 @@ class Streams:
     """
 
     def __init__(
-        self, now: float, limits: Limits, counters: Counters, encoder: RememberingEncoder, out: list[bytes]
+        self, now: float, limits: Limits, counters: Counters, encoder: RememberingEncoder, out: list[bytes | memoryview]
     ) -> None:
         self.queue = Line()
         self.open: dict[int, Exchange] = {}  # OPEN and ABANDONED, by stream id

@@ -122,7 +122,7 @@ class Journal:
         return segment.append(body)
 
     def settle(self, tickets: Iterable[Ticket]) -> None:
-        """Mark these; whole segments leave. Once it closes, nothing is marked: the keeper unmaps the files meanwhile."""
+        """Mark these; whole segments leave. Once it is closed, nothing is marked: the keeper unmaps the files."""
         if self.closed:
             return
         if self.moved:

@@ -627,6 +627,21 @@ def test_while_some_are_spilled_newcomers_wait_behind_them_though_there_is_room(
     assert [number for request in deliver(buffer, journal) for number in request] == [2, 3, 4]
 
 
+def test_what_comes_back_from_the_spool_goes_before_what_came_while_the_spool_refused():
+    buffer, journal = journaling(BatchPolicy(max_pending=3))
+    for number in range(5):
+        offer(buffer, number)
+    buffer.settle(buffer.take(WALL).records, Fate.DELIVERED)
+    buffer.journal = lambda *_: None
+    offer(buffer, 5)
+    assert buffer.due() == NOW + 1
+    buffer.unspill([3, 4], journal[3:])
+    assert buffer.due() == -inf
+    assert [record.seq for lane in buffer.lanes() for record in lane.waiting] == [4, 5, 6]
+    assert numbers(buffer.take(WALL)) == [3, 4, 5]
+    assert buffer.due() == inf
+
+
 def test_an_event_that_expires_on_its_way_hands_its_attributes_to_the_next_one_if_there_is_room():
     policy = BatchPolicy(max_bytes=4_096, max_pending_bytes=4_096, max_actions=1)
     buffer = filled(0, policy=policy, attributes={"a": "x" * 1_000})

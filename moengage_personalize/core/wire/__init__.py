@@ -32,6 +32,7 @@ from .events import (
     encode_events,
     pack_attributes,
     unpack_attributes,
+    uuid_in,
 )
 
 __all__ = [
@@ -57,4 +58,5 @@ __all__ = [
     "fetch_fields",
     "pack_attributes",
     "unpack_attributes",
+    "uuid_in",
 ]
