@@ -28,7 +28,7 @@ from .core.wire import pack_attributes, unpack_attributes
 from .spool import DeadLetter, Entry, ForgetReceipt, Spool, Ticket
 
 log = logging.getLogger("moengage_personalize")
-ADOPT_EVERY: Final = 10.0  # seconds between looks for processes that died
+ADOPT_EVERY: Final = 10.0  # seconds between looks for processes that died; at first less: a predecessor may be dying
 PAGE: Final = 100  # events per turn of the loop
 _ACCEPTED_WALL: Callable[[Record], float] = attrgetter("accepted_wall")
 POLL: Final = 1.0  # seconds without any change after which it looks whether there is room
@@ -105,6 +105,7 @@ class Spooling:
             wake: Tells the others that something changed.
         """
         look_again = offer_again = 0.0
+        pause = POLL
         while True:
             if anyio.current_time() >= offer_again:
                 while self._buffer.shelter(PAGE):
@@ -116,7 +117,8 @@ class Spooling:
                 wake()
             if self._buffer.wants and anyio.current_time() >= look_again:
                 await self._guarded(self._adopt(wake))
-                look_again = anyio.current_time() + ADOPT_EVERY
+                look_again = anyio.current_time() + min(pause, ADOPT_EVERY)
+                pause = min(2 * pause, ADOPT_EVERY)
             await changed(offer_again if self._buffer.exposed else max(look_again, anyio.current_time() + POLL))
 
     async def _unspill(self, tickets: Sequence[int]) -> None:

@@ -44,6 +44,20 @@ async def test_the_smallest_bounds_lose_nothing_with_a_spool_and_leave_no_file(l
     assert not [*tmp_path.glob("*.seg"), *tmp_path.glob("*.lock")]
 
 
+async def test_what_a_predecessor_leaves_that_ends_only_now_is_taken_on_within_seconds(tmp_path):
+    """As in a rolling deploy, where the new process starts first."""
+    moengage, waiting = MoEngage(), BatchPolicy(linger=60)
+    async with make_client(MoEngage(), spool=DiskSpool(tmp_path), batching=waiting) as old:
+        old.track_click(CONTEXT, customer_id="john")
+        async with make_client(moengage, spool=DiskSpool(tmp_path)) as new:
+            await anyio.sleep(2)
+            assert new.stats().recovered == 0
+            await old.aclose(0)
+            await anyio.sleep(1.5)
+            assert new.stats().recovered == 1
+    assert len(moengage.uuids) == 1
+
+
 async def test_an_event_larger_than_all_the_memory_there_is_comes_back_from_the_spool(tmp_path):
     """One process took it on with more memory than the next one has."""
     down, up = MoEngage(events=lambda body: error(503)), MoEngage()
