@@ -10,9 +10,11 @@ the buffer is bytes that are safe to send. Only `owner`'s thread comes in; other
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -45,7 +47,7 @@ class Door:
         self._effects = effects
         self._wall, self._uuid4 = effects.wall, effects.uuid4
         self._second = -1  # in which the last impression on the web came, and the text that all of those share
-        self._before = self._between = ""
+        self._until, self._before, self._between = 0, "", ""
         self._before_send = before_send
         self._hook_failed = False
         self.enter = self.admit if before_send is None else self._ask_and_admit  # what most events come in by
@@ -71,6 +73,50 @@ class Door:
         Raises:
             InvalidInputError: Something cannot be sent.
         """
+        buffer, wall = self._buffer, self._wall()
+        if (
+            event_uuid is None
+            and at is None
+            and user_attributes is None
+            and user_timezone_offset is None
+            and impression
+            and platform == "web"
+            and type(experience) is Experience
+            and type(context := experience.wire_context) is str
+            and type(customer_id) is str
+            and len(customer_id) > _LONGEST_RESERVED
+        ):  # what most events are
+            if not self._second <= wall < self._until:
+                self._second = int(wall)
+                self._until = self._second + 1
+                self._before, self._between = around_uuid(_IMPRESSION, self._second, "web")
+            uuid = self._uuid4()
+            action = f"{self._before}{uuid}{self._between}{context}}}".encode()
+            admission = buffer.report(customer_id, uuid, action, self.now(), wall)
+        else:
+            admission = self._admit_with_care(
+                impression, experience, customer_id, platform, at, event_uuid, user_attributes, user_timezone_offset,
+                b_id, attributes, wall,
+            )  # fmt: skip
+        if buffer.stirred:
+            buffer.stirred = False
+            self.wake()
+        return admission
+
+    def _admit_with_care(
+        self,
+        impression: bool,  # noqa: FBT001 - as `admit`
+        experience: Experience | Mapping[str, Any],
+        customer_id: str,
+        platform: str,
+        at: datetime | float | None,
+        event_uuid: str | UUID | None,
+        user_attributes: Mapping[str, Any] | None,
+        user_timezone_offset: int | None,
+        b_id: str | None,
+        attributes: Mapping[str, Any] | None,
+        wall: float,
+    ) -> Admission:
         context: object
         if isinstance(experience, Experience):
             context = experience.wire_context or context_of(experience)
@@ -84,22 +130,15 @@ class Door:
             context = encode_context(experience)
         if type(customer_id) is not str or len(customer_id) <= _LONGEST_RESERVED:
             warn_if_reserved(check_customer_id(customer_id))
-        buffer, wall = self._buffer, self._wall()
         uuid = self._uuid4() if event_uuid is None else check_event_uuid(event_uuid)
-        if at is None and impression and platform == "web":
-            if not self._second <= wall < self._second + 1:
-                self._second = int(wall)
-                self._before, self._between = around_uuid(_IMPRESSION, self._second, "web")
-            action = f"{self._before}{uuid}{self._between}{context}}}".encode()
-        else:
-            action = encode_action(
-                _IMPRESSION if impression else _CLICK,
-                uuid,
-                int(wall) if at is None else check_time(at),
-                check_platform(platform),
-                context,
-            )
-        admission = buffer.offer(
+        action = encode_action(
+            _IMPRESSION if impression else _CLICK,
+            uuid,
+            int(wall) if at is None else check_time(at),
+            check_platform(platform),
+            context,
+        )
+        return self._buffer.offer(
             customer_id,
             uuid,
             action,
@@ -110,10 +149,6 @@ class Door:
             wall,
             event_uuid is not None,
         )
-        if buffer.stirred:
-            buffer.stirred = False
-            self.wake()
-        return admission
 
     def consider(self, event: Event) -> Admission:
         """Takes an event in, if the hook agrees.
@@ -212,11 +247,16 @@ def _taken_apart(event: Event) -> tuple[Any, ...]:
 
 
 def warn_if_reserved(customer_id: str) -> None:
-    """Warns of an id that MoEngage's Data API documents as reserved."""
-    if is_reserved(customer_id):
-        warnings.warn(
-            "customer_id is a value that MoEngage reserves (guest, null, unknown, 0, one character, …):"
-            " its events may be refused or lost",
-            ReservedCustomerIdWarning,
-            stacklevel=5,
-        )
+    """Warns of an id that MoEngage's Data API documents as reserved, at the line that called the package."""
+    if not is_reserved(customer_id):
+        return
+    level = 1
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - `skip_file_prefixes` came with Python 3.12
+    while frame is not None and str(frame.f_globals.get("__package__")).startswith(__package__):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(
+        "customer_id is a value that MoEngage reserves (guest, null, unknown, 0, one character, …):"
+        " its events may be refused or lost",
+        ReservedCustomerIdWarning,
+        stacklevel=level,
+    )

@@ -49,7 +49,6 @@ _ACCEPTED, _DUPLICATE, _DROPPED, _REFUSED = (
     Admission.ACCEPTED, Admission.DUPLICATE, Admission.DROPPED, Admission.REFUSED
 )  # fmt: skip
 _SEQ = attrgetter("seq")
-_MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
 
 
 class Fate(Enum):
@@ -101,7 +100,6 @@ class Buffer:
         self._max_pending, self._max_pending_bytes = policy.max_pending, policy.max_pending_bytes
         self._max_bytes, self._max_actions = policy.max_bytes, policy.max_actions
         self._lifetime, self._spooled_lifetime = policy.lifetime(spooled=False), policy.lifetime(spooled=True)
-        self._surely_fits = policy.max_bytes - _MARGIN  # beyond it the exact size is worth its price
         self.journal: Journal | None = None
         self.released: list[int] = []  # tickets of settled events; whoever owns the journal takes them away
         self.losses: dict[str, list[str]] | None = None  # reason → UUIDs, if somebody listens, who takes them away
@@ -155,7 +153,7 @@ class Buffer:
             size += attributes_size(attributes)
         lanes = self._lanes
         lane = lanes.by_customer.get(customer_id) or lanes.of(customer_id)
-        if size + len(lane.customer) > self._surely_fits and self._is_too_large(lane, offset, size):
+        if size > lane.room and self._is_too_large(lane, offset, size):
             self.refused += 1
             return _REFUSED
         self._seq = seq = self._seq + 1
@@ -180,6 +178,21 @@ class Buffer:
         if lanes.admit(record):
             self.stirred = True
         if ticket is None and (lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes):
+            return self._make_room(record)
+        return _ACCEPTED
+
+    def report(self, customer_id: str, event_uuid: str, action: bytes, now: float, wall: float) -> Admission:
+        """`offer`, for what most events are: an impression under a fresh UUID, and nothing beside it."""
+        lanes = self._lanes
+        lane = lanes.by_customer.get(customer_id) or lanes.of(customer_id)
+        size = len(action)
+        if size > lane.room or self.journal is not None:
+            return self.offer(customer_id, event_uuid, action, True, None, None, now, wall, False)
+        self._seq = seq = self._seq + 1
+        record = Record(seq, lane, action, True, None, None, now, wall, size, False)
+        if lanes.admit(record):
+            self.stirred = True
+        if lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes:
             return self._make_room(record)
         return _ACCEPTED
 

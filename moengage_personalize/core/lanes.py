@@ -19,6 +19,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import chain
+from math import inf
 from operator import attrgetter
 
 import attrs
@@ -31,6 +32,7 @@ from .wire import REQUEST_SIZE, Attributes, attributes_size, element_size
 
 _SEQ: Callable[[Record], int] = attrgetter("seq")
 _SIZE: Callable[[Record], int] = attrgetter("size")
+_MARGIN = 80  # bytes; more than a request with one element adds to its customer and its action
 _SWEEP = 256  # records; some 20 µs in a turn of the loop
 
 
@@ -41,6 +43,7 @@ class Lane:
     Attributes:
         customer_id: Whose.
         customer: The same, encoded.
+        room: Bytes that an event may have beside it, in a request of its own; a few less than would fit.
         waiting: Oldest first.
         waiting_bytes: Sum of their sizes.
         plain: None of them has user attributes or a timezone offset, so that they pack without a look at each.
@@ -51,6 +54,7 @@ class Lane:
 
     customer_id: str
     customer: bytes
+    room: int
     waiting: deque[Record] = attrs.field(factory=deque)
     waiting_bytes: int = 0
     plain: bool = True
@@ -76,6 +80,8 @@ class Lanes:
         self.ready = 0
         self.in_memory = self.pending_bytes = self.in_flight = 0
         self._busy_actions = self._busy_bytes = 0  # of lanes with a request under way, what waits behind it included
+        self._full_at_actions: float = self._max_actions  # `in_memory`, at which a request is full; `inf`: it is
+        self._full_at_bytes: float = self._max_bytes
 
     @property
     def ready_actions(self) -> int:
@@ -100,31 +106,37 @@ class Lanes:
 
     def of(self, customer_id: str) -> Lane:
         """Returns a customer's lane, or a new one, which is known when an event is admitted to it."""
-        return self.by_customer.get(customer_id) or Lane(customer_id, encode(customer_id, "customer_id"))
+        lane = self.by_customer.get(customer_id)
+        if lane is None:
+            customer = encode(customer_id, "customer_id")
+            lane = Lane(customer_id, customer, self._max_bytes - _MARGIN - len(customer))
+        return lane
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def admit(self, record: Record) -> bool:
         """Has an event wait, behind all others of its lane; returns whether that made something due."""
-        lane, size, waiting = record.lane, record.size, record.lane.waiting
+        lane, size = record.lane, record.size
+        waiting = lane.waiting
         if record.impression:
             self._impressions.append(record)
+        first = not waiting
         waiting.append(record)
         lane.waiting_bytes += size
-        self.in_memory += 1
-        self.pending_bytes += size
+        self.in_memory = actions = self.in_memory + 1
+        self.pending_bytes = total = self.pending_bytes + size
         if lane.flying:
             self._busy_actions += 1
             self._busy_bytes += size
+            self._full_at_actions += 1
+            self._full_at_bytes += size
             return False
-        if len(waiting) == 1:
+        if first:
             self.by_customer[lane.customer_id] = lane
             return self._enter(lane)
-        ready_bytes = self.pending_bytes - self._busy_bytes
-        return (
-            ready_bytes >= self._max_bytes > ready_bytes - size
-            or self.in_memory - self._busy_actions == self._max_actions
-        )
+        if actions < self._full_at_actions and total < self._full_at_bytes:
+            return False
+        return self._fills()
 
     def readmit(self, record: Record) -> bool:
         """`admit`, for an event that comes back: in its place, which may be before others of its lane."""
@@ -146,12 +158,17 @@ class Lanes:
                 (each.waiting[0].seq, each) for each in self.by_customer.values() if each.waiting and not each.flying
             ]
             heapq.heapify(self._heap)
-        ready_bytes, actions = self.ready_bytes, self.ready_actions
-        return (
-            ready in (1, self._max_elements)
-            or ready_bytes >= self._max_bytes > ready_bytes - lane.waiting_bytes
-            or actions >= self._max_actions > actions - len(lane.waiting)
-        )
+        return self._fills() or ready == 1
+
+    def _fills(self) -> bool:
+        """Takes note of whether what is ready fills a request; returns whether that is news."""
+        was_full = self._full_at_bytes == inf
+        if full := self.is_full:
+            self._full_at_actions = self._full_at_bytes = inf
+        else:
+            self._full_at_actions = self._busy_actions + self._max_actions
+            self._full_at_bytes = self._busy_bytes + self._max_bytes
+        return full and not was_full
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -206,6 +223,7 @@ class Lanes:
             place = beyond
             if not lane.flying:
                 due |= self._free(lane)
+        self._fills()
         return due
 
     def _let_go(self, lane: Lane, count: int, size: int) -> None:
@@ -245,6 +263,7 @@ class Lanes:
             self.inherit(successor, record.attributes)
         if not waiting and not lane.flying:
             del self.by_customer[lane.customer_id]
+        self._fills()
 
     def inherit(self, heir: Record, attributes: Attributes) -> None:
         """Gives a waiting event another's user attributes, where its own do not win, if a request can still hold it."""
@@ -264,7 +283,8 @@ class Lanes:
             self._busy_bytes += growth
 
     def sweep(self, gone: int) -> None:
-        """Passes over impressions that do not wait any more; more of them the more are `gone`."""
+        """After events have departed: passes over impressions that do not wait any more, more the more are `gone`."""
+        self._fills()
         self._impressions.sweep(self.waiting, at_most=_SWEEP + 2 * gone)
 
     # ── read ─────────────────────────────────────────────────────────────────────────────────────────────────────────

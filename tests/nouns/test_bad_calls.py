@@ -216,10 +216,10 @@ async def test_a_reserved_customer_id_warns_at_the_callers_line_and_is_sent(clie
             assert call() is Admission.ACCEPTED
         assert str(caught[0].message) == RESERVED
         assert customer_id not in str(caught[0].message) or customer_id in RESERVED
-        assert caught[0].filename == __file__
+        assert (caught[0].filename, caught[0].lineno) == (__file__, call.__code__.co_firstlineno)
     with pytest.warns(ReservedCustomerIdWarning) as caught:
         await client.fetch("a", customer_id=customer_id)
-    assert str(caught[0].message) == RESERVED
+    assert (str(caught[0].message), caught[0].filename) == (RESERVED, __file__)
     assert len(asked) == 1
 
 
