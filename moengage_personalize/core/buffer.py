@@ -161,15 +161,8 @@ class Buffer:
         if self.journal is not None:
             packed = pack_attributes(attributes) if attributes else b""
             ticket = self.journal(lane.customer, event_uuid, impression, action, packed, offset, wall)
-            if ticket is not None:
-                if (
-                    self._spilled
-                    or lanes.in_memory >= self._max_pending
-                    or lanes.pending_bytes + size > self._max_pending_bytes
-                ):
-                    self._spill(seq, ticket, (event_uuid,) if named else ())
-                    return _ACCEPTED
-                self._journaled += 1
+            if ticket is not None and self._spills(seq, ticket, size, (event_uuid,) if named else ()):
+                return _ACCEPTED
         record = Record(seq, lane, action, impression, attributes, offset, now, wall, size, named, ticket)
         if named:
             self._known[event_uuid] = record
@@ -186,13 +179,18 @@ class Buffer:
         lanes = self._lanes
         lane = lanes.by_customer.get(customer_id) or lanes.of(customer_id)
         size = len(action)
-        if size > lane.room or self.journal is not None:
+        if size > lane.room:
             return self.offer(customer_id, event_uuid, action, True, None, None, now, wall, False)
         self._seq = seq = self._seq + 1
-        record = Record(seq, lane, action, True, None, None, now, wall, size, False)
+        ticket = None
+        if self.journal is not None:
+            ticket = self.journal(lane.customer, event_uuid, True, action, b"", None, wall)
+            if ticket is not None and self._spills(seq, ticket, size):
+                return _ACCEPTED
+        record = Record(seq, lane, action, True, None, None, now, wall, size, False, ticket)
         if lanes.admit(record):
             self.stirred = True
-        if lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes:
+        if ticket is None and (lanes.in_memory > self._max_pending or lanes.pending_bytes > self._max_pending_bytes):
             return self._make_room(record)
         return _ACCEPTED
 
@@ -355,9 +353,19 @@ class Buffer:
     def _has_room(self, size: int) -> bool:
         return self.in_memory < self._max_pending and self.pending_bytes + size <= self._max_pending_bytes
 
-    def _spill(self, seq: int, ticket: int, names: Sequence[str]) -> None:
-        self._spilled.append((seq, ticket))
-        self._remember(names)
+    def _spills(self, seq: int, ticket: int, size: int, names: Sequence[str] = ()) -> bool:
+        """Whether a journaled event finds no room in memory, and is kept by its ticket alone."""
+        lanes = self._lanes
+        if (
+            self._spilled
+            or lanes.in_memory >= self._max_pending
+            or lanes.pending_bytes + size > self._max_pending_bytes
+        ):
+            self._spilled.append((seq, ticket))
+            self._remember(names)
+            return True
+        self._journaled += 1
+        return False
 
     def shelter(self, at_most: int) -> bool:
         """Offers the journal what it could not take before; returns whether it took so many, and there is more."""
@@ -402,6 +410,7 @@ class Buffer:
                 self.released.append(ticket)
             else:
                 twin = self._known.get(event.event_uuid)
+                self._journaled += 1
                 self._admit(self._record(seq, event))
                 if twin is not None:  # it came again after it had left the window: MoEngage will see it twice
                     self._known[event.event_uuid] = twin
@@ -415,14 +424,11 @@ class Buffer:
         self.recovered += not replayed
         self.replayed += replayed
         self._seq += 1
-        if self._spilled or not self._has_room(_size_of(event)):
-            self._spill(self._seq, event.ticket, (event.event_uuid,))
-        else:
+        if not self._spills(self._seq, event.ticket, _size_of(event), (event.event_uuid,)):
             self._admit(self._record(self._seq, event))
         return True
 
     def _record(self, seq: int, event: Journaled) -> Record:
-        self._journaled += 1
         return Record(
             seq,
             self._lanes.of(event.customer_id),
