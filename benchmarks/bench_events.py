@@ -11,7 +11,8 @@ What is measured, for each contender in a process of its own, against one local 
   and the memory of a pending event.
 
 Nothing is taken on trust: the server counts the events and their identities. Rounds alternate; medians are reported,
-ratios are medians of the rounds' ratios. `--check` exits with 1 if a number of design.md, section 6, is missed.
+ratios are medians of the rounds' ratios; whether the cost is flat is read from turns that run one size after the other.
+`--check` exits with 1 if a number of design.md, section 6, is missed.
 """
 
 import argparse
@@ -33,6 +34,8 @@ CONTENDERS = [  # label, kind, with orjson
     ("posthog", "posthog", True),
     ("amplitude", "amplitude", True),
     ("launchdarkly", "launchdarkly", True),
+    ("launchdarkly, one experience", "launchdarkly-repeated", True),
+    ("the bytes alone (floor)", "floor", True),
     ("naive httpx", "naive", True),
 ]
 PEERS = ("segment", "posthog", "amplitude")
@@ -79,23 +82,29 @@ class Benchmark:
             for process in self._processes:
                 if process.kind != "naive" or not options.quick:
                     yield process, "busy", {"events": 500 if process.kind == "naive" else options.busy_events}
+        ours = next(process for process in self._processes if process.label == "ours")
+        for turn in range(options.rounds):
+            for events in (SMALL, REFERENCE, *options.sizes):
+                if events <= 100_000 or turn < options.long_rounds:
+                    repeat = max(1, REFERENCE // events)
+                    yield ours, "cpu", {"events": events, "repeat": repeat, "turn": turn, "flat": True}
         for events in options.sizes:
-            for turn in range(1 if events > 100_000 or options.quick else 2):
+            for turn in range(1 if options.quick else 2):
                 for process in self._processes:
                     if self._worth(process, events):
                         yield process, "cpu", {"events": events, "turn": turn}
         for process in self._processes:
             if process.label == "ours":
                 yield process, "memory", {"events": 10_000, "steps": 2}
-            elif not options.quick or process.kind not in {"ours", "ours-repeated", "ours-large", "naive"}:
+            elif process.kind != "floor" and not (
+                options.quick and process.kind in {"ours", "ours-repeated", "ours-large", "naive"}
+            ):
                 yield process, "memory", {"events": options.memory_events, "steps": 1}
             yield process, "wire", {"events": SMALL if process.kind == "naive" else 5_000}
 
     def _worth(self, process, events):
-        """Long runs are for ours, and in a full run for peers up to the bound that was asked."""
-        if process.label == "ours":
-            return True
-        return process.kind != "naive" and events <= self._options.peers_to
+        """Long runs are for peers, in a full run and up to the bound that was asked; ours were among the flat ones."""
+        return process.label != "ours" and process.kind != "naive" and events <= self._options.peers_to
 
     def _step(self, process, what, **arguments):
         try:
@@ -117,13 +126,14 @@ class Benchmark:
             self.failures.append(f"{process.label}: of {answer['events']} events {lost} lost, {doubled} sent twice")
         return answer, stats
 
-    def _cpu(self, process, events, turn, repeat=1):
+    def _cpu(self, process, events, turn, repeat=1, *, flat=False):
         answer, stats = self._deliver(process, "cpu", events=events, repeat=repeat)
         self.runs.append(
             {
                 "label": process.label,
                 "events": events,
                 "turn": turn,
+                "flat": flat,
                 "cpu": answer["cpu"],
                 "wall": answer["wall"],
                 "requests": stats["requests"] / repeat,
@@ -177,7 +187,7 @@ class Benchmark:
         """Median over rounds of our CPU per event against the best of the others in the same round."""
         by_turn = {}
         for run in self.runs:
-            if run["events"] == REFERENCE:
+            if run["events"] == REFERENCE and not run["flat"]:
                 by_turn.setdefault(run["turn"], {})[run["label"]] = run["cpu"]
         return middle(
             [
@@ -188,10 +198,18 @@ class Benchmark:
         )
 
     def flatness(self):
-        """How far the cost of one event strays with their number, as a share of its median."""
-        costs = [self.cost("ours", events) for events in sorted({SMALL, REFERENCE, *self._options.sizes})]
-        costs = [cost for cost in costs if cost is not None]
-        return max(costs) / min(costs) - 1 if len(costs) > 1 else None
+        """How far the cost of one event strays with their number: of a turn's ratios to `REFERENCE`, the medians."""
+        turns = {}
+        for run in self.runs:
+            if run["flat"]:
+                turns.setdefault(run["turn"], {})[run["events"]] = run["cpu"]
+        ratios = {}
+        for costs in turns.values():
+            for events, cost in costs.items():
+                if REFERENCE in costs:
+                    ratios.setdefault(events, []).append(cost / costs[REFERENCE])
+        medians = [middle(found) for found in ratios.values()]
+        return max(medians) / min(medians) - 1 if len(medians) > 1 else None
 
     def claims(self):
         return [
@@ -222,6 +240,7 @@ def main():
     options.rounds = options.rounds or (2 if options.quick else 5)
     options.peers_to = options.peers_to or (REFERENCE if options.quick else 100_000)
     options.sizes = (100_000,) if options.quick else (100_000, 1_000_000)
+    options.long_rounds = 3  # that a million events are in
     options.busy_events = 1_000 if options.quick else 5_000
     options.memory_events = 2_000 if options.quick else 5_000
 
@@ -266,6 +285,8 @@ def show(benchmark, about, options):
         ("CPU µs per event, by number of events", *(f"{size:,}" for size in sizes)),
         [(label, *(benchmark.cost(label, size) for size in sizes)) for label in labels],
     )
+    floor = benchmark.ratio("the bytes alone (floor)", ("launchdarkly",))
+    print(f"the bytes alone / launchdarkly: {floor or 0:.2f}")
     print(f"{REFERENCE:,} events unless said otherwise ({SMALL:,} for naive httpx); a reading of the clock is in caller"
           f" times: {benchmark.median(labels[0], 'caller_timer') or 0:.2f} µs\n")  # fmt: skip
     for failure in benchmark.failures:

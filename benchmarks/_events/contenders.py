@@ -3,8 +3,8 @@
 `track` is what a web handler calls, on the event loop. `settle` returns when everything that was tracked is answered:
 each SDK's own flush, in a thread where it blocks. `room` says how much may be outstanding before an SDK drops events.
 
-What is given to the peers favours them: their property dictionaries are built once, our experiences are decoded
-afresh from a reply for every page, as after a fetch (`ours`), or shared (`ours-repeated`).
+Everybody is given what a page has in hand after a fetch: an experience, or its context as a dictionary, decoded afresh
+from a reply for every page. `ours-repeated` and `launchdarkly-repeated` share those of one page, as behind a cache.
 """
 
 import asyncio
@@ -41,7 +41,8 @@ class Contender:
 
     def prepare(self, count):
         """What the next `count` calls of `track` are given; its cost is not the SDK's."""
-        return islice(cycle(workload.PROPERTIES), count)
+        pages = [workload.page() for _ in range(-(-count // len(workload.SLOTS)))]
+        return islice([properties for page in pages for properties in page], count)
 
 
 class Ours(Contender):
@@ -99,6 +100,58 @@ class OursLarge(Ours):
     """With requests of a megabyte, the size of LaunchDarkly's, instead of 48 KiB."""
 
     max_bytes = 1 << 20
+
+
+class Floor(Ours):
+    """What the bytes alone cost: encoded, joined by customer, and posted by two senders over our transport.
+
+    No bounds, no order, no retry, no settling, no account of anything. Nothing in Python that sends requests of this
+    size over this connection costs less.
+    """
+
+    async def open(self):
+        from moengage_personalize import Effects
+
+        await super().open()
+        await self.client.warm_up()
+        self._exchange = self.client._engine.exchange
+        self._uuid4, self._wall = Effects().uuid4, Effects().wall
+        self._lanes = {}
+
+    def track(self, customer, experience):
+        action = (
+            f'{{"action":"{workload.EVENT}","moe_event_uuid":"{self._uuid4()}","event_time":{int(self._wall())},'
+            f'"platform":"web","attributes":{experience.wire_context}}}'
+        ).encode()
+        lane = self._lanes.get(customer)
+        if lane is None:
+            self._lanes[customer] = [action]
+        else:
+            lane.append(action)
+
+    def _bodies(self):
+        lanes, self._lanes = self._lanes, {}
+        elements, size = [], 0
+        for customer, actions in lanes.items():
+            element = b'{"customer_id":"%b","actions":[%b]}' % (customer.encode(), b",".join(actions))
+            if elements and size + len(element) > self.max_bytes - 100:
+                yield b'{"elements":[' + b",".join(elements) + b"]}"
+                elements, size = [], 0
+            elements.append(element)
+            size += len(element) + 1
+        yield b'{"elements":[' + b",".join(elements) + b"]}"
+
+    async def settle(self):
+        from moengage_personalize._exchange import Call
+
+        bodies = self._bodies()
+
+        async def send():
+            for body in bodies:
+                call = Call(method="POST", target="/v1/experiences/events", body=body, bulk=True)
+                await self._exchange.request(call, deadline=asyncio.get_running_loop().time() + 10)
+
+        await asyncio.gather(send(), send())
 
 
 class OursSpool(Ours):
@@ -212,41 +265,46 @@ class Amplitude(Contender):
 
 
 class LaunchDarkly(Contender):
-    """Its event processor, with custom events; no flag, no stream, no diagnostics."""
+    """`LDClient.track`, custom events through its event processor; no flag, no stream, no diagnostics."""
 
     distribution = "launchdarkly-server-sdk"
     stall_events = 9_000  # its buffer of 10,000 also takes an event for each customer it first sees
 
     async def open(self):
-        from ldclient import Context
+        from ldclient import Context, LDClient
         from ldclient.config import Config, HTTPConfig
-        from ldclient.impl.events.event_processor import DefaultEventProcessor
-        from ldclient.impl.events.types import EventFactory
 
         self._customer, self._create = None, Context.create
-        self._event = EventFactory(with_reasons=False).new_custom_event
         self._number = 0
         config = Config(
             "sdk-key",
             events_uri=self.url,
             events_max_pending=self.capacity or 10_000,
+            use_ldd=True,  # flags would come from a store: nothing is fetched
             diagnostic_opt_out=True,
             http=HTTPConfig(ca_certs=self.ca),
         )
-        self.client = DefaultEventProcessor(config)
+        self.client = LDClient(config)
 
     def track(self, customer, properties):
         if customer != self._customer:  # a context for each page view
             self._customer, self._context = customer, self._create(customer)
         self._number += 1  # the metric value: custom events have no identity
-        self.client.send_event(self._event(workload.EVENT, self._context, properties, self._number))
+        self.client.track(workload.EVENT, self._context, properties, self._number)
 
     async def settle(self):
         self.client.flush()
-        await asyncio.to_thread(self.client._wait_until_inactive)
+        await asyncio.to_thread(self.client._event_processor._wait_until_inactive)
 
     async def close(self):
-        await asyncio.to_thread(self.client.stop)
+        await asyncio.to_thread(self.client.close)
+
+
+class LaunchDarklyRepeated(LaunchDarkly):
+    _page = workload.page()
+
+    def prepare(self, count):
+        return islice(cycle(self._page), count)
 
 
 class Naive(Contender):
@@ -295,11 +353,14 @@ KINDS = {
     "ours-repeated": OursRepeated,
     "ours-large": OursLarge,
     "ours-spool": OursSpool,
+    "floor": Floor,
     "noop": Noop,
     "segment": Segment,
     "posthog": Posthog,
     "amplitude": Amplitude,
     "launchdarkly": LaunchDarkly,
+    "launchdarkly-repeated": LaunchDarklyRepeated,
     "naive": Naive,
 }
 logging.getLogger("segment").setLevel(logging.ERROR)
+logging.getLogger("ldclient").setLevel(logging.ERROR)

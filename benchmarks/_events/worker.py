@@ -119,7 +119,7 @@ class Worker:
         for count in [1_000] + [events] * steps:
             for start in range(0, count, TURN):
                 for customer, item in zip(customers(TURN, total + start), contender.prepare(TURN), strict=True):
-                    contender.track(customer, json.loads(json.dumps(item)) if isinstance(item, dict) else item)
+                    contender.track(customer, item)
                 await asyncio.sleep(0)
             item = None
             await asyncio.sleep(0.3)

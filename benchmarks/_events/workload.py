@@ -30,7 +30,12 @@ def payload_of(slot):
 REPLY = json.dumps(
     {"experiences": {slot: {"payload": payload_of(slot), "experience_context": context_of(slot)} for slot in SLOTS}}
 ).encode()
-PROPERTIES = tuple({"platform": "web", **context_of(slot)} for slot in SLOTS)  # what the peers are given
+
+
+def page():
+    """The properties of one page's impressions, for those who are given dictionaries: of their own, as from a reply."""
+    entries = json.loads(REPLY)["experiences"].values()
+    return [{"platform": "web", **entry["experience_context"]} for entry in entries]
 
 
 def customers(count, start=0):
