@@ -67,6 +67,7 @@ class Kind(enum.IntEnum):
 
 
 _ENTRY_KIND = int(Kind.ENTRY)
+_pack_entry = _ENTRY.pack
 _ENTRY_OVERHEAD = FRAME.size + _ENTRY.size
 _KINDS = frozenset(int(kind) for kind in Kind)
 
@@ -170,9 +171,16 @@ def encode_fields(
     else:
         flags |= _HAS_OFFSET
     persons, extras = len(customer), len(attributes)
-    length = _ENTRY_OVERHEAD + persons + extras + len(payload)
-    uuid = event_uuid.encode("ascii")
-    fixed = _ENTRY.pack(length, _ENTRY_KIND, flags, persons, extras, timezone_offset, accepted_at, uuid)
+    fixed = _pack_entry(
+        _ENTRY_OVERHEAD + persons + extras + len(payload),
+        _ENTRY_KIND,
+        flags,
+        persons,
+        extras,
+        timezone_offset,
+        accepted_at,
+        event_uuid.encode("ascii"),
+    )
     return b"".join((fixed, customer, attributes, payload))
 
 

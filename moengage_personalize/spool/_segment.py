@@ -47,6 +47,7 @@ _WINDOW = 256 * 1024
 OFFSET_BITS = 32
 LARGEST = 1 << 30
 OFFSETS = (1 << OFFSET_BITS) - 1
+_store_frame = FRAME.pack_into
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -138,11 +139,11 @@ class Segment:
 
     def append(self, body: bytes) -> Ticket:
         """Store a record and answer its ticket. There must be room."""
-        at, mapped, length = self.tail, self.map, len(body)
-        end = at + FRAME_SIZE + length
-        mapped[at + FRAME_SIZE : end] = body
-        crc = crc32(body) if length <= GIL_KEPT else checksum(body)
-        FRAME.pack_into(mapped, at, self.marker, PENDING, crc)
+        at = self.tail
+        begin = at + FRAME_SIZE
+        end = begin + len(body)
+        self.map[begin:end] = body
+        _store_frame(self.map, at, self.marker, PENDING, crc32(body) if end - begin <= GIL_KEPT else checksum(body))
         self.tail = (end + 7) & -8
         self.total += 1
         return self.base | at  # type: ignore[return-value]  # `Ticket(...)` would be a call on the hot path
