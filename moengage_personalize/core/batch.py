@@ -74,11 +74,10 @@ class Record:
 
     @property
     def state(self) -> State:
-        """Where it is, which its lane knows: events leave a lane from the left, each once."""
+        """Where it is, which its lane knows; a scan."""
         if self in self.lane.flying:
             return State.IN_FLIGHT
-        waiting = self.lane.waiting
-        return State.WAITING if waiting and waiting[0].seq <= self.seq else State.SETTLED
+        return State.WAITING if self in self.lane.waiting else State.SETTLED
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -26,9 +26,10 @@ class Impressions:
     def pop(self) -> Record | None:
         """Returns the oldest that is waiting, and is rid of it."""
         for part in (self._swept, self._rest):
-            _pass_over(part, len(part))
-            if part:
-                return part.popleft()
+            while part:
+                record = part.popleft()
+                if _may_wait(record) and record in record.lane.waiting:
+                    return record
         return None
 
     def sweep(self, waiting: int, *, at_most: int) -> None:
@@ -46,8 +47,7 @@ class Impressions:
             count = min(at_most, len(self._rest))
             at_most -= count
             for _ in range(count):
-                record = self._rest.popleft()
-                if (lane := record.lane.waiting) and lane[0].seq <= record.seq:
+                if _may_wait(record := self._rest.popleft()):
                     self._swept.append(record)
 
     def __len__(self) -> int:
@@ -55,14 +55,19 @@ class Impressions:
 
 
 def _pass_over(records: deque[Record], at_most: int) -> int:
-    """Removes from the left those that are not in their lanes any more; returns how many.
-
-    Events leave a lane from the left, and from the middle only by way of `pop`.
-    """
+    """Removes from the left those that are not in their lanes any more; returns how many."""
     before = len(records)
     for _ in range(min(at_most, before)):
-        record = records[0]
-        if (lane := record.lane.waiting) and lane[0].seq <= record.seq:
+        if _may_wait(records[0]):
             break
         records.popleft()
     return before - len(records)
+
+
+def _may_wait(record: Record) -> bool:
+    """Events leave a lane from the left, so those before its first are gone, and most of the others are there.
+
+    (One that is not: it left, and then an older one came back from the spool.)
+    """
+    waiting = record.lane.waiting
+    return bool(waiting) and waiting[0].seq <= record.seq

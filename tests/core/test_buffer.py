@@ -642,6 +642,27 @@ def test_what_comes_back_from_the_spool_goes_before_what_came_while_the_spool_re
     assert buffer.due() == inf
 
 
+def test_what_has_left_is_not_shed_although_an_older_event_came_back_from_the_spool():
+    buffer, journal = journaling(BatchPolicy(max_pending=4, max_actions=1))
+    offer(buffer, 0, "jane", click=True)
+    buffer.take(WALL)
+    for number, customer in ((1, "jane"), (2, "john"), (3, "john"), (4, "john")):
+        offer(buffer, number, customer)
+    assert buffer.spilled(1) == [4]
+    buffer.journal = lambda *_: None
+    for _ in range(2):
+        buffer.settle(buffer.take(WALL).records, Fate.DELIVERED)
+    offer(buffer, 5, "john")
+    offer(buffer, 6, "john")
+    batch = buffer.take(WALL)
+    assert numbers(batch) == [5]
+    buffer.settle(batch.records, Fate.DELIVERED)
+    buffer.unspill([4], [journal[4]])
+    for number in (7, 8):
+        assert offer(buffer, number, "kim") is Admission.ACCEPTED
+    assert (report(buffer).dropped, buffer.in_memory) == (2, 4)
+
+
 def test_an_event_that_expires_on_its_way_hands_its_attributes_to_the_next_one_if_there_is_room():
     policy = BatchPolicy(max_bytes=4_096, max_pending_bytes=4_096, max_actions=1)
     buffer = filled(0, policy=policy, attributes={"a": "x" * 1_000})
