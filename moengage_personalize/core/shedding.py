@@ -1,73 +1,93 @@
 """Who goes first under pressure: the waiting impressions, in order of acceptance.
 
-Theory: customers take turns, so events leave from the middle. One that is not waiting any more is passed over when it
-is met, and swept out before such ones are the majority. Sweeping moves what still waits from one queue to the end of
-another, so many at a time: rebuilding the whole at once would stop the loop for milliseconds.
+Theory: a page reports several impressions of one customer in a row, so they are kept as *runs*: where a run begins in
+the order of acceptance, and whose lane it is. It reaches to where the next run begins; its events are found in the
+lane, and nothing here keeps one alive. Events leave a lane from the left, so a run is over when the lane's first is
+beyond it. Runs that are over are passed over where they are met, and swept out before they are the majority. Sweeping
+moves those that are not from one queue to the end of another, so many at a time: rebuilding the whole at once would
+stop the loop for milliseconds.
 
-Invariant: every waiting impression is in here once, and everything swept is older than the rest.
+Invariant: every waiting impression lies in a run of its lane, or in a later one if it came back from a spool. Runs
+begin in order, and everything swept is older than the rest.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from math import inf
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
-from .batch import Record
+if TYPE_CHECKING:
+    from .batch import Record
+    from .lanes import Lane
+
+_IMPRESSION = attrgetter("impression")
 
 
 class Impressions:
-    """See the module's docstring. `append` takes the next one on."""
+    """See the module's docstring.
+
+    Attributes:
+        last: The lane of the newest run, which goes on as long as nobody else's impression comes.
+    """
 
     def __init__(self) -> None:
-        self._swept: deque[Record] = deque()
-        self._rest: deque[Record] = deque()
-        self.append: Callable[[Record], None] = self._rest.append
+        self.last: Lane | None = None
+        self._newest = 0
+        self._swept: deque[tuple[int, Lane]] = deque()
+        self._rest: deque[tuple[int, Lane]] = deque()
 
-    def pop(self) -> Record | None:
-        """Returns the oldest that is waiting, and is rid of it."""
-        for part in (self._swept, self._rest):
-            while part:
-                record = part.popleft()
-                if _may_wait(record) and record in record.lane.waiting:
-                    return record
+    def begin(self, seq: int, lane: Lane) -> None:
+        """An impression came that is of another lane than the last one."""
+        self._newest = max(self._newest, seq)  # what comes back from a spool is older
+        self._rest.append((self._newest, lane))
+        self.last = lane
+
+    def oldest(self) -> Record | None:
+        """Returns the oldest impression that is waiting."""
+        while len(self):
+            part = self._swept or self._rest
+            _, lane = part[0]
+            found: Record | None = next(filter(_IMPRESSION, lane.waiting), None)
+            if found is not None and found.seq < self._end(part):
+                return found
+            self._drop(part)
         return None
 
     def sweep(self, waiting: int, *, at_most: int) -> None:
-        """Passes over those at the front that are gone; if gone ones are the majority, goes on with the others.
+        """Passes over runs at the front that are over; if such may be the majority, goes on with the others.
 
         Args:
             waiting: How many events are waiting.
-            at_most: How many records to look at.
+            at_most: How many runs to look at.
         """
-        at_most -= _pass_over(self._swept or self._rest, at_most)
+        while at_most and len(self) and self._is_over(self._swept or self._rest):
+            self._drop(self._swept or self._rest)
+            at_most -= 1
         while at_most > 0 and len(self) > 2 * waiting + 64:
             if not self._rest:
                 self._rest, self._swept = self._swept, self._rest
-                self.append = self._rest.append
-            count = min(at_most, len(self._rest))
-            at_most -= count
-            for _ in range(count):
-                if _may_wait(record := self._rest.popleft()):
-                    self._swept.append(record)
+            if self._is_over(self._rest):
+                self._drop(self._rest)
+            else:
+                self._swept.append(self._rest.popleft())
+            at_most -= 1
+
+    def _end(self, part: deque[tuple[int, Lane]]) -> float:
+        """Where the first run of a part ends."""
+        if len(part) > 1:
+            return part[1][0]
+        return self._rest[0][0] if part is self._swept and self._rest else inf
+
+    def _is_over(self, part: deque[tuple[int, Lane]]) -> bool:
+        waiting = part[0][1].waiting
+        return not waiting or waiting[0].seq >= self._end(part)
+
+    def _drop(self, part: deque[tuple[int, Lane]]) -> None:
+        _, lane = part.popleft()
+        if lane is self.last:
+            self.last = None
 
     def __len__(self) -> int:
         return len(self._swept) + len(self._rest)
-
-
-def _pass_over(records: deque[Record], at_most: int) -> int:
-    """Removes from the left those that are not in their lanes any more; returns how many."""
-    before = len(records)
-    for _ in range(min(at_most, before)):
-        if _may_wait(records[0]):
-            break
-        records.popleft()
-    return before - len(records)
-
-
-def _may_wait(record: Record) -> bool:
-    """Events leave a lane from the left, so those before its first are gone, and most of the others are there.
-
-    (One that is not: it left, and then an older one came back from the spool.)
-    """
-    waiting = record.lane.waiting
-    return bool(waiting) and waiting[0].seq <= record.seq
