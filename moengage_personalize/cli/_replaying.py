@@ -19,7 +19,15 @@ from typing import Any, Final
 import attrs
 import click
 
-from moengage_personalize import Admission, AsyncPersonalizeClient, BatchPolicy, Condition, InvalidInputError, Loss
+from moengage_personalize import (
+    Admission,
+    AsyncPersonalizeClient,
+    BatchPolicy,
+    Condition,
+    Health,
+    InvalidInputError,
+    Loss,
+)
 
 from ._aside import off_the_loop
 from ._checkpoint import Checkpoint, State
@@ -228,6 +236,7 @@ class Replay:
         """Waits until the oldest block is settled, and notes it."""
         flight = self._flights[0]
         assert flight.settled is not None  # noqa: S101 - set when it was offered
+        self._show()  # it may be settled already, as may all after it
         while not flight.settled.done():
             await asyncio.wait({flight.settled}, timeout=0.2)
             self._look()
@@ -271,9 +280,12 @@ class Replay:
 
     def _look(self) -> None:
         """Shows progress, and gives up when there has been none for too long."""
+        self._patience.spend(time.monotonic(), self._client.stats(), self._show())
+
+    def _show(self) -> Health:
         health = self._client.health()
         self._shown.show(position=self._position, lines=self._state.lines, note=health.detail)
-        self._patience.spend(time.monotonic(), self._client.stats(), health)
+        return health
 
     async def _close(self, grace: float | None) -> None:
         """Ends early; blocks that are settled by then count."""

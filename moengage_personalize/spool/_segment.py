@@ -47,7 +47,6 @@ _WINDOW = 256 * 1024
 OFFSET_BITS = 32
 LARGEST = 1 << 30
 OFFSETS = (1 << OFFSET_BITS) - 1
-_store_frame = FRAME.pack_into
 _sync: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
@@ -143,7 +142,8 @@ class Segment:
         begin = at + FRAME_SIZE
         end = begin + len(body)
         self.map[begin:end] = body
-        _store_frame(self.map, at, self.marker, PENDING, crc32(body) if end - begin <= GIL_KEPT else checksum(body))
+        crc = crc32(body) if end - begin <= GIL_KEPT else checksum(body)
+        FRAME.pack_into(self.map, at, self.marker, PENDING, crc)
         self.tail = (end + 7) & -8
         self.total += 1
         return self.base | at  # type: ignore[return-value]  # `Ticket(...)` would be a call on the hot path

@@ -413,6 +413,18 @@ def test_progress_is_told_on_stderr(run, server, events, monkeypatch, small_bloc
     assert done.out == "lines\tdelivered\tduplicate\trejected\tbad\tdone\n50\t50\t0\t0\t0\ttrue\n"
 
 
+def test_progress_is_told_of_each_block_though_all_of_them_are_settled_before_anybody_waits(
+    run, server, events, monkeypatch, small_blocks
+):
+    async def at_once(client, timeout):
+        pass
+
+    monkeypatch.setattr("moengage_personalize.cli._progress.EVERY", 0.0)
+    monkeypatch.setattr("moengage_personalize.AsyncPersonalizeClient.flush", at_once)
+    done = run("replay", events(*map(line_of, range(50))))
+    assert done.err.count("a second") >= 50 / 7
+
+
 @pytest.mark.anyio
 async def test_a_read_that_never_ends_holds_up_nobody():
     waiting = asyncio.create_task(off_the_loop(threading.Event().wait))
