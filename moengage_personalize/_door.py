@@ -252,7 +252,7 @@ def warn_if_reserved(customer_id: str) -> None:
         return
     level = 1
     frame: FrameType | None = sys._getframe()  # noqa: SLF001 - `skip_file_prefixes` came with Python 3.12
-    while frame is not None and str(frame.f_globals.get("__package__")).startswith(__package__):
+    while frame is not None and f"{frame.f_globals.get('__package__')}.".startswith(f"{__package__}."):
         level, frame = level + 1, frame.f_back
     warnings.warn(
         "customer_id is a value that MoEngage reserves (guest, null, unknown, 0, one character, …):"

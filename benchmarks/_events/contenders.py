@@ -105,8 +105,7 @@ class OursLarge(Ours):
 class Floor(Ours):
     """What the bytes alone cost: encoded, joined by customer, and posted by two senders over our transport.
 
-    No bounds, no order, no retry, no settling, no account of anything. Nothing in Python that sends requests of this
-    size over this connection costs less.
+    No bounds, no linger, no retry, no settling, no account of anything: a buffer's cost is what is beyond this.
     """
 
     async def open(self):

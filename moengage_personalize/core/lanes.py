@@ -141,6 +141,7 @@ class Lanes:
     def readmit(self, record: Record) -> bool:
         """`admit`, for an event that comes back: in its place, which may be before others of its lane."""
         waiting = record.lane.waiting
+        self._impressions.returned = True
         due = self.admit(record)
         if len(waiting) > 1 and record.seq < waiting[-2].seq:
             waiting.pop()

@@ -13,7 +13,9 @@ begin in order, and everything swept is older than the rest.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
+from itertools import islice
 from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from .batch import Record
     from .lanes import Lane
 
-_IMPRESSION = attrgetter("impression")
+_IMPRESSION, _SEQ = attrgetter("impression"), attrgetter("seq")
 
 
 class Impressions:
@@ -30,10 +32,12 @@ class Impressions:
 
     Attributes:
         last: The lane of the newest run, which goes on as long as nobody else's impression comes.
+        returned: Whether events ever came back from a spool: those may stand before the run that they are in.
     """
 
     def __init__(self) -> None:
         self.last: Lane | None = None
+        self.returned = False
         self._newest = 0
         self._swept: deque[tuple[int, Lane]] = deque()
         self._rest: deque[tuple[int, Lane]] = deque()
@@ -48,8 +52,10 @@ class Impressions:
         """Returns the oldest impression that is waiting."""
         while len(self):
             part = self._swept or self._rest
-            _, lane = part[0]
-            found: Record | None = next(filter(_IMPRESSION, lane.waiting), None)
+            begin, lane = part[0]
+            # Nothing but clicks waits before it, perhaps thousands of them.
+            start = 0 if self.returned else bisect_left(lane.waiting, begin, key=_SEQ)
+            found: Record | None = next(filter(_IMPRESSION, islice(lane.waiting, start, None)), None)
             if found is not None and found.seq < self._end(part):
                 return found
             self._drop(part)

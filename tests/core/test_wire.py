@@ -145,7 +145,13 @@ def test_a_context_goes_back_exactly_as_it_came(back_end, context):
         assert list(experience.context) == list(context)
         action = wire.encode_action(SHOWN, uuid(1), 1, "web", wire.context_of(experience))
         assert json.loads(action)["attributes"] == context
+        assert wire.uuid_in(action) == uuid(1)
         assert wire.encode_context(context) == experience.wire_context
+
+
+def test_the_uuid_of_an_action_is_its_own_whatever_its_context_says():
+    context = f'{{"moe_event_uuid":"{uuid(2)}"}}'
+    assert wire.uuid_in(wire.encode_action(SHOWN, uuid(1), 1, "web", context)) == uuid(1)
 
 
 def test_a_context_is_encoded_once():

@@ -223,6 +223,13 @@ async def test_a_reserved_customer_id_warns_at_the_callers_line_and_is_sent(clie
     assert len(asked) == 1
 
 
+async def test_a_package_whose_name_begins_like_ours_is_the_caller_too(client):
+    call = compile("\n\ntrack(CONTEXT, customer_id='guest')", "their_shop.py", "exec")
+    with pytest.warns(ReservedCustomerIdWarning) as caught:
+        exec(call, {"__package__": "moengage_personalize_shop", "track": client.track_impression, "CONTEXT": CONTEXT})
+    assert (caught[0].filename, caught[0].lineno) == ("their_shop.py", 3)
+
+
 async def test_an_ordinary_customer_id_warns_of_nothing(client):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
